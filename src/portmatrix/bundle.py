@@ -1,0 +1,167 @@
+"""What an export produces: the bundle's manifest, its content digest, and how a bundle travels as an archive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
+
+from portmatrix.errors import StoreError
+from portmatrix.types import Batch, Frozen, PathKind, TensorSpec
+
+MANIFEST = "manifest.json"
+#: No member of an archive may be larger (bytes), nor may there be more members: a bundle is no place for a bomb.
+MEMBER_BYTES = 4 << 30
+MEMBERS = 10_000
+
+
+class SampleSet(Frozen):
+    """Reference inputs and the framework's own outputs for one batch size.
+
+    Every file holds one tensor, stacked: ``calls`` x ``batch`` x the tensor's own axes.
+    """
+
+    batch: int = Field(ge=1)
+    calls: int = Field(ge=1)
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+class Signature(Frozen):
+    """The reference names, dtypes and shapes of inputs and outputs, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Provenance(Frozen):
+    """Where an archived bundle comes from; None in a bundle that this machine made."""
+
+    trained_with: str
+    date: str
+    recipe: str
+
+
+class Manifest(Frozen):
+    """Everything about a bundle but its bytes. ``files`` maps each file below the bundle to its SHA-256."""
+
+    schema_version: Literal[1] = 1
+    framework: str
+    model: str
+    path: str
+    kind: PathKind
+    format: str
+    batch: Batch
+    entry: str
+    signature: Signature
+    sets: tuple[SampleSet, ...]
+    files: dict[str, str]
+    seed: int
+    accuracy: float | None
+    recipe: str
+    trained_on: str
+    environment: dict[str, str]
+    facts: dict[str, str | int | float | bool]
+    seconds: dict[str, float]
+    provenance: Provenance | None = None
+
+    @property
+    def digest(self) -> str:
+        """The content digest: SHA-256 of what the bundle *is* (not of when, how fast or from which recipe)."""
+        content = self.model_dump(mode="json", exclude={"seconds", "recipe"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return ``{path below folder: SHA-256}`` of every file but the manifest; raises ``StoreError`` for a link."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_symlink():
+            raise StoreError(f"{name} is a link; a bundle holds plain files only")
+        if file.is_file() and name != MANIFEST:
+            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the bundle in ``folder``; raises ``StoreError`` if it is missing or malformed."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"{folder.name} is no usable bundle: {MANIFEST}: {reason}") from error
+
+
+def verify(folder: Path, digest: str) -> Manifest:
+    """Return the manifest of the bundle in ``folder`` after checking every byte of it against ``digest``.
+
+    Raises ``StoreError`` naming the first file that is missing, added or changed.
+    """
+    manifest = read_manifest(folder)
+    if manifest.digest != digest:
+        raise StoreError(f"bundle {digest[:12]}: {MANIFEST} has been changed; delete {folder.name} to make it again")
+    found = file_digests(folder)
+    for name in sorted({*found, *manifest.files}):
+        if found.get(name) != manifest.files.get(name):
+            state = "missing" if name not in found else "unknown" if name not in manifest.files else "changed"
+            raise StoreError(f"bundle {digest[:12]}: {name} is {state}; it will be made again")
+    return manifest
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write the bundle in ``folder`` to the tar file ``archive``, with no owner, no time and a fixed order."""
+    with tarfile.open(archive, "w") as tar:
+        for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+            entry = tarfile.TarInfo(file.relative_to(folder).as_posix())
+            entry.size = file.stat().st_size
+            entry.mode = 0o644
+            with file.open("rb") as stream:
+                tar.addfile(entry, stream)
+
+
+def unpack(archive: Path, folder: Path) -> Manifest:
+    """Unpack a bundle archive into the empty ``folder`` and return its manifest, verified against its own bytes.
+
+    Raises ``StoreError`` before anything is written if a member is no plain file, has an absolute name or one with
+    ``..``, a drive letter or a backslash, appears twice, or is out of all proportion.
+    """
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            members = tar.getmembers()
+            _members_are_safe(archive.name, members)
+            for member in members:
+                stream = tar.extractfile(member)
+                if stream is None:  # cannot happen for a plain file; the type says it could
+                    raise StoreError(f"{archive.name}: {member.name} has no content")
+                place = folder / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with stream, place.open("xb") as out:
+                    while chunk := stream.read(1 << 20):
+                        out.write(chunk)
+    except (tarfile.TarError, EOFError) as error:
+        raise StoreError(f"{archive.name} is no bundle archive (an uncompressed tar file): {error}") from error
+    manifest = read_manifest(folder)
+    return verify(folder, manifest.digest)
+
+
+def _members_are_safe(archive: str, members: list[tarfile.TarInfo]) -> None:
+    if len(members) > MEMBERS:
+        raise StoreError(f"{archive} has {len(members)} members; a bundle has at most {MEMBERS}")
+    seen: set[str] = set()
+    for member in members:
+        name = member.name
+        parts = PurePosixPath(name).parts
+        if not member.isreg():
+            raise StoreError(f"{archive}: {name!r} is a link, a folder or a device; a bundle holds plain files only")
+        if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not parts:
+            raise StoreError(f"{archive}: {name!r} would be written outside the bundle")
+        if name in seen:
+            raise StoreError(f"{archive}: {name!r} appears twice")
+        if member.size > MEMBER_BYTES:
+            raise StoreError(f"{archive}: {name!r} is {member.size} bytes; at most {MEMBER_BYTES} are taken")
+        seen.add(name)

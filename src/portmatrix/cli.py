@@ -1,0 +1,469 @@
+"""The command line. Each command reads from top to bottom as its data flows; only this module ends the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from portmatrix import __version__, environments, matrix, recording, records, workers
+from portmatrix import plan as planning
+from portmatrix import suite as suites
+from portmatrix.bundle import pack
+from portmatrix.errors import EnvironmentFailure, NothingSelected, PortmatrixError, UserError
+from portmatrix.export import Bundle
+from portmatrix.matrix import MatrixRun, Options
+from portmatrix.plan import Globs, Plan, Selection
+from portmatrix.plugins import EnvironmentSpec, NoWay, Way
+from portmatrix.progress import Lines, display
+from portmatrix.rate import Rating, rate
+from portmatrix.records import Journal, ResultSet
+from portmatrix.render import html, junit, readme, summary, terminal
+from portmatrix.starter import write_starter
+from portmatrix.store import Store, default_root, write_whole
+from portmatrix.suite import Suite
+from portmatrix.types import UNEXPECTED, CellId, Record
+from portmatrix.workers import Failure
+
+app = typer.Typer(
+    name="portmatrix",
+    help="Where can a trained model be deployed, does it still give the same answers there, and how fast is it?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+#: As many workers as there are processors for this process, but no more than memory is likely to hold.
+JOBS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+SuiteOption = Annotated[
+    Path | None, typer.Option("--suite", help="Folder with the matrix.yaml; else the nearest one upwards.")
+]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Where environments and bundles are kept.")]
+GlobsArgument = Annotated[list[str] | None, typer.Argument(help="Globs over cell ids; '*' also spans '/'.")]
+SkipOption = Annotated[list[str] | None, typer.Option("--skip", help="Globs over cell ids to leave out.")]
+ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n parts; trained models are not split.")]
+JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many workers at once.")]
+FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
+
+
+def _suite(named: Path | None) -> Suite:
+    return suites.load(suites.find_root(Path.cwd(), named))
+
+
+def _store(named: Path | None) -> Store:
+    return Store(named or default_root())
+
+
+def _selection(globs: Sequence[str] | None, skip: Sequence[str] | None, shard: str = "1/1") -> Selection:
+    return Selection(tuple(globs or ()), tuple(skip or ()), planning.parse_shard(shard))
+
+
+def _plan(suite: Suite, selection: Selection, *, allow_empty: bool = False) -> Plan:
+    """Return the plan on the targets within reach; where only targets out of reach are asked for, say so."""
+    try:
+        return planning.plan(suites.axes(suite), suites.exclusions(suite), selection)
+    except NothingSelected as error:
+        if allow_empty or _broken(suite, selection):
+            return Plan([], [])
+        try:
+            planning.plan(suites.axes(suite, everywhere=True), suites.exclusions(suite), selection)
+        except NothingSelected:
+            raise error from None
+        raise NothingSelected(
+            f"all cells selected are on targets out of reach from here: {_out_of_reach(suite)}"
+        ) from None
+
+
+def _out_of_reach(suite: Suite) -> str:
+    away = {name: target.way for name, target in suite.plugins.targets.items() if isinstance(target.way, NoWay)}
+    return "; ".join(f"{name} ({way.why})" for name, way in away.items())
+
+
+def _broken(suite: Suite, selection: Selection, run: str = "-") -> list[Record]:
+    return matrix.broken_records(suite, Globs(selection.take) if selection.take else None, run)
+
+
+def _everywhere(suite: Suite) -> Iterable[str]:
+    """Yield every cell id of the suite on every target, so that what nobody tried shows as NOT_RUN."""
+    return ("/".join(cell) for cell in planning.cells_of(suites.axes(suite, everywhere=True)))
+
+
+def _results(suite: Suite, found: Iterable[Record]) -> tuple[ResultSet, tuple[Rating, ...]]:
+    results = ResultSet(found, _everywhere(suite))
+    return results, rate(results.records, suite.spec.ratings)
+
+
+def _read(files: Iterable[Path]) -> list[Record]:
+    return [record for file in files for record in records.read(file)]
+
+
+# --- Commands -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    globs: GlobsArgument = None,
+    skip: SkipOption = None,
+    shard: ShardOption = "1/1",
+    suite: SuiteOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The cells as JSON.")] = False,
+) -> None:
+    """Show which cells would be run, and which would not, and why."""
+    loaded = _suite(suite)
+    selection = _selection(globs, skip, shard)
+    planned = _plan(loaded, selection)
+    if as_json:
+        left_out = [{"cell": str(item.cell), "why": item.why} for item in planned.left_out]
+        typer.echo(json.dumps({"cells": [str(cell) for cell in planned.cells], "left_out": left_out}, indent=1))
+        return
+    table = Table("framework", "path", "runtime", "target", "models", title=f"{len(planned.cells)} cells")
+    counted = Counter((cell.framework, cell.path, cell.runtime, cell.target) for cell in planned.cells)
+    for key, count in counted.items():
+        table.add_row(*key, str(count))
+    console.print(table)
+    for item in planned.left_out:
+        console.print(f"left out: {item.cell}: {item.why}", markup=False)
+    for name, target in loaded.plugins.targets.items():
+        if isinstance(target.way, NoWay):
+            console.print(f"out of reach: {name}: {target.way.why}", markup=False)
+    for record in _broken(loaded, selection):
+        console.print(f"broken: {record.cell}: {record.reason}", markup=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="models, frameworks, paths, runtimes, targets, data or cells.")
+    ] = "frameworks",
+    suite: SuiteOption = None,
+) -> None:
+    """List what the suite has: one name a line, with what there is to say of it."""
+    loaded = _suite(suite)
+    plugins = loaded.plugins
+    listed: dict[str, Callable[[], Iterable[str]]] = {
+        "models": lambda: (
+            f"{name}\treads {model.data}/{model.view}" if model.data else name
+            for name, model in loaded.spec.models.items()
+        ),
+        "frameworks": lambda: (f"{name}\t{', '.join(item.paths)}" for name, item in plugins.exporters.items()),
+        "paths": lambda: (
+            f"{name}/{path}\t{declared.kind.value}, {declared.format}, {declared.batch.value} batch"
+            for name, item in plugins.exporters.items()
+            for path, declared in item.paths.items()
+        ),
+        "runtimes": lambda: (f"{name}\t{', '.join(item.formats)}" for name, item in plugins.runtimes.items()),
+        "targets": lambda: (f"{name}\t{_way(item.way)}" for name, item in plugins.targets.items()),
+        "data": lambda: (f"{name}\t{', '.join(item.views)}" for name, item in plugins.data.items()),
+        "cells": lambda: _everywhere(loaded),
+    }
+    if what not in listed:
+        raise UserError(f"list has no {what!r}; expected one of {', '.join(listed)}")
+    for line in listed[what]():
+        typer.echo(line)
+
+
+def _way(way: Way | NoWay) -> str:
+    return way.reach.value if isinstance(way, Way) else f"out of reach: {way.why}"
+
+
+@app.command()
+def export(
+    globs: GlobsArgument = None,
+    skip: SkipOption = None,
+    shard: ShardOption = "1/1",
+    jobs: JobsOption = JOBS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train and export again even if nothing has changed.")] = False,
+    archive: Annotated[Path | None, typer.Option("--archive", help="Write each bundle as a tar file there.")] = None,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Train and export the models of the selected cells, and run nothing."""
+    loaded = _suite(suite)
+    kept = _store(store)
+    planned = _plan(loaded, _selection(globs, skip, shard))
+    made: dict[tuple[str, str, str], Bundle | Failure] = {}
+    listener = Lines(console, len(planned.cells))
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
+        options = Options(_run_name(), jobs, fresh=fresh)
+        made = MatrixRun(loaded, kept, journal, listener, options).export_only(planned)
+    failed = 0
+    for (framework, model, path), bundle in sorted(made.items()):
+        name = f"{framework}/{model}/{path}"
+        if isinstance(bundle, Failure):
+            failed += 1
+            console.print(f"FAIL {name} at {bundle.stage.value}: {bundle.reason}", markup=False, soft_wrap=True)
+            continue
+        typer.echo(f"{name}\t{bundle.digest[:16]}\t{kept.bundle_folder(bundle.digest)}")
+        if archive is not None:
+            archive.mkdir(parents=True, exist_ok=True)
+            pack(kept.bundle_folder(bundle.digest), archive / f"{framework}.{model}.{path}.tar")
+    typer.echo(f"{len(made) - failed} bundles, {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def run(
+    globs: GlobsArgument = None,
+    skip: SkipOption = None,
+    shard: ShardOption = "1/1",
+    jobs: JobsOption = JOBS,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Records file (results/records.jsonl).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what the records file has and go on.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Make and run everything, even if nothing has changed.")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each runtime.")] = 1,
+    bundles: Annotated[Path | None, typer.Option("--bundles", help="Run these bundle archives; train nothing.")] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="No cell selected is no error.")] = False,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Train, export, run, compare and rate the selected cells (all of them unless globs say otherwise)."""
+    loaded = _suite(suite)
+    kept = _store(store)
+    selection = _selection(globs, skip, shard)
+    planned = _plan(loaded, selection, allow_empty=allow_empty)
+    file = output or _default_output(loaded)
+    name = _run_name()
+    with Journal(file, resume=resume) as journal:
+        tried = list(journal.found)
+        broken = _broken(loaded, selection, name)
+        with display(console, len(planned.cells) + len(planned.left_out) + len(broken) - len(tried)) as listener:
+            matrix_run = MatrixRun(loaded, kept, journal, listener, Options(name, jobs, fresh=fresh, threads=threads))
+            if bundles is not None:
+                matrix_run.give(_archives(kept, bundles))
+            matrix_run.execute(planned, broken, done=[record.cell for record in tried])
+    results, ratings = _results(loaded, [*tried, *records.read(file)])
+    terminal.print_results(console, results.records, ratings, loaded.spec.ratings.survey)
+    console.print(f"records: {file}", highlight=False, soft_wrap=True)
+    ended = [record for record in results.records if record.started]
+    raise typer.Exit(1 if any(record.outcome in UNEXPECTED for record in ended) else 0)
+
+
+def _default_output(suite: Suite) -> Path:
+    root = Path.cwd() if suite.root == suites.PACKAGED else suite.root
+    return root / "results" / "records.jsonl"
+
+
+def _run_name() -> str:
+    return f"{recording.now()[:19].replace(':', '')}-{uuid.uuid4().hex[:6]}"
+
+
+def _archives(store: Store, folder: Path) -> list[Bundle]:
+    """Return the bundles in the archives below ``folder``, taken into the store; raises ``UserError`` for none."""
+    found = [Bundle(*store.add_archive(archive)) for archive in sorted(folder.rglob("*.tar"))]
+    if not found:
+        raise UserError(f"{folder} holds no bundle archive (*.tar); `portmatrix export --archive {folder}` writes them")
+    return found
+
+
+@app.command()
+def merge(
+    files: FilesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The merged records file.")],
+) -> None:
+    """Merge records files into one: for each cell the attempt that started last."""
+    merged = records.merge(files)
+    records.write_merged(merged.values(), output)
+    typer.echo(f"{len(merged)} cells in {output}")
+
+
+@app.command("rate")
+def rate_(
+    files: FilesArgument,
+    suite: SuiteOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The ratings with all their components as JSON.")] = False,
+) -> None:
+    """Rate the frameworks in records files, and show what each star rests on."""
+    loaded = _suite(suite)
+    _, ratings = _results(loaded, _read(files))
+    if as_json:
+        typer.echo(json.dumps([rating.model_dump(mode="json") for rating in ratings], indent=1))
+        return
+    for rating in ratings:
+        for name, stars in (("deployment", rating.deployment), ("cross-platform", rating.cross_platform)):
+            console.print(f"[bold]{rating.framework}[/] {name}: {readme.stars_text(stars)}", highlight=False)
+            for part in stars.components:
+                text = f"  {part.name:<17} weight {part.weight:.2f}  {part.low:.3f}..{part.high:.3f}  {part.text}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    files: FilesArgument,
+    html_file: Annotated[Path | None, typer.Option("--html", help="A page that needs nothing but a browser.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="JUnit XML: each cell a test case.")] = None,
+    summary_file: Annotated[Path | None, typer.Option("--summary", help="Markdown for a GitHub job summary.")] = None,
+    readme_file: Annotated[
+        Path | None, typer.Option("--readme", help="Put the badge table between its markers.")
+    ] = None,
+    results_file: Annotated[
+        Path | None, typer.Option("--results", help="The rows behind the badges, as Markdown.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 if --readme or --results are stale.")
+    ] = False,
+    suite: SuiteOption = None,
+) -> None:
+    """Render records files: on the terminal, and into the files that are named."""
+    loaded = _suite(suite)
+    results, ratings = _results(loaded, _read(files))
+    survey = loaded.spec.ratings.survey
+    everything = results.records
+    texts: dict[Path, Callable[[], str]] = {}
+    if html_file:
+        texts[html_file] = lambda: html.report(everything, ratings, survey)
+    if junit_file:
+        texts[junit_file] = lambda: junit.junit(everything)
+    if summary_file:
+        texts[summary_file] = lambda: summary.job_summary(everything, ratings, survey)
+    if readme_file:
+        texts[readme_file] = lambda: readme.replace_section(
+            readme_file.read_text(encoding="utf-8"), readme.render_section(everything, ratings, survey)
+        )
+    if results_file:
+        texts[results_file] = lambda: readme.results_page(everything)
+    if check:
+        stale = [file for file in (readme_file, results_file) if file and _is_stale(file, texts[file]())]
+        for file in stale:
+            typer.echo(f"{file} does not agree with the records; run this command again without --check")
+        raise typer.Exit(1 if stale else 0)
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text())
+        typer.echo(f"wrote {file}")
+    terminal.print_results(console, everything, ratings, survey)
+
+
+def _is_stale(file: Path, text: str) -> bool:
+    return not file.exists() or file.read_text(encoding="utf-8") != text
+
+
+@app.command()
+def repro(
+    cell: Annotated[str, typer.Argument(help="The id of one cell, as every table and record shows it.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train and export it again, too.")] = False,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Run one cell again, verbosely, and keep the worker's folder."""
+    try:
+        wanted = CellId.parse(cell)
+    except ValueError as error:
+        raise UserError(f"{error}; `portmatrix list cells` shows all of them") from error
+    loaded = _suite(suite)
+    kept = _store(store)
+    planned = _plan(loaded, Selection((cell,)))
+    planned = planned._replace(cells=[*planned.cells, *(item.cell for item in planned.left_out)], left_out=[])
+    name = _run_name()
+    folder = Path(tempfile.mkdtemp(prefix=f"portmatrix-repro-{wanted.runtime}-"))
+    with Journal(folder / "record.jsonl", resume=False) as journal, Lines(console, 1) as listener:
+        options = Options(name, 1, fresh=fresh, rerun=True, keep=folder)
+        MatrixRun(loaded, kept, journal, listener, options).execute(planned)
+    for record in records.read(folder / "record.jsonl"):
+        console.print_json(record.model_dump_json(exclude={"log_tail"}, exclude_defaults=True))
+        if record.log_tail:
+            console.print(record.log_tail, markup=False, highlight=False)
+        if record.bundle:
+            typer.echo(f"bundle: {kept.bundle_folder(record.bundle)}")
+        typer.echo(f"worker's folder: {folder}")
+        raise typer.Exit(1 if record.outcome in UNEXPECTED else 0)
+
+
+@app.command()
+def doctor(suite: SuiteOption = None, store: StoreOption = None) -> None:
+    """Show what this machine can reach, and what is missing, with the command that would install it."""
+    loaded = _suite(suite)
+    kept = _store(store)
+    host = loaded.host
+    typer.echo(f"portmatrix {__version__} on {host.os} {host.arch} {host.libc}, CPython {platform.python_version()}")
+    typer.echo(f"suite  {loaded.root}\nstore  {kept.root}")
+    typer.echo(f"workers' network is closed by: {workers.network_closure()[1]}")
+    table = Table("target", "reach", "what to do", title="targets")
+    for name, target in loaded.plugins.targets.items():
+        way = target.way
+        table.add_row(name, *((way.reach.value, "") if isinstance(way, Way) else (f"none: {way.why}", way.install)))
+    console.print(table)
+    table = Table("environment", "state", "what to do", title="environments")
+    for name, spec in matrix.environment_specs(loaded).items():
+        table.add_row(name, *_environment_state(kept, spec))
+    console.print(table)
+    for item in loaded.plugins.broken:
+        console.print(f"broken {item.kind} {item.name}: {item.why}", markup=False, highlight=False)
+
+
+def _environment_state(store: Store, spec: EnvironmentSpec) -> tuple[str, str]:
+    try:
+        built = environments.existing(store, spec)
+        version = environments.find_interpreter(spec.python).version
+    except EnvironmentFailure as error:
+        wanted = spec.python.split(",")[0].lstrip("<>=~!")
+        return str(error), f"uv python install {wanted}  (or pyenv install {wanted})"
+    return (f"built, CPython {version}", "") if built else (f"not built, CPython {version}", "portmatrix run builds it")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the suite goes; made if it is not there.")] = Path(),
+) -> None:
+    """Write a suite of your own: a matrix.yaml and an exporter to fill in; runtimes and targets come along."""
+    for file in write_starter(folder):
+        typer.echo(f"wrote {file}")
+    typer.echo(f"next: put your model into {folder / 'exporters' / 'mine.py'}, then `portmatrix run --suite {folder}`")
+
+
+# --- Ending the process ---------------------------------------------------------------------------------------------
+
+
+def _our_bug(error: BaseException) -> str:
+    """Return where the paste-ready log of an unexpected exception was written, and a line to say so."""
+    text = "".join(traceback.format_exception(error))
+    log = (
+        f"portmatrix {__version__}, CPython {platform.python_version()}, {platform.platform()}\n"
+        f"command: {' '.join(sys.argv[1:])}\n\n{text.replace(str(Path.home()), '~')}"
+    )
+    handle, name = tempfile.mkstemp(prefix="portmatrix-bug-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(log)
+    return f"this is a bug of portmatrix: {type(error).__name__}: {error}\nplease report it with the log in {name}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with the exit code that belongs to what happened.
+
+    0 all as expected, 1 an unexpected outcome, 2 your mistake, 3 our bug, 4 nothing selected, 130 interrupted.
+    """
+    errors = Console(stderr=True)
+    try:
+        code: Any = app(arguments, standalone_mode=False)
+    except typer.Exit as ended:
+        code = ended.exit_code
+    except KeyboardInterrupt:
+        errors.print("interrupted; --resume goes on from here", markup=False)
+        code = 130
+    except PortmatrixError as error:
+        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        code = error.exit_code
+    except Exception as error:
+        shown = getattr(error, "format_message", None)
+        if shown is not None:  # what the command-line parser raises for a wrong option or argument
+            errors.print(f"error: {shown()}; see `portmatrix --help`", markup=False, highlight=False, soft_wrap=True)
+            code = 2
+        else:
+            errors.print(_our_bug(error), markup=False, highlight=False, soft_wrap=True)
+            code = 3
+    sys.exit(code if isinstance(code, int) else 0)

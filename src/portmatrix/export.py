@@ -1,0 +1,145 @@
+"""From (framework, model, path) to a bundle in the store, through a worker in that framework's environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from portmatrix.bundle import Manifest, SampleSet, Signature
+from portmatrix.errors import DiskFull
+from portmatrix.plugins import DataSet, Exporter, PathSpec
+from portmatrix.spec import BundleSpec, ModelSpec
+from portmatrix.store import Store, digest_of
+from portmatrix.types import Batch, Stage
+from portmatrix.workers import Failure, Lease, Limits
+
+#: Changes when the worker makes bundles differently, so that they are made again.
+BUNDLE_FORMAT = 1
+
+
+class Recipe(NamedTuple):
+    """All that decides what a bundle will be: whose exporter, which model and path, from what data."""
+
+    exporter: Exporter
+    model: str
+    path: str
+    reads: ModelSpec
+    data: DataSet | None
+    bundle: BundleSpec
+
+    @property
+    def way(self) -> PathSpec:
+        """The declarations of the recipe's path."""
+        return self.exporter.paths[self.path]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes at which the artifact is run; the first one is also the one it is exported at."""
+        if self.way.batch is Batch.STATIC:
+            return (self.bundle.static_batch,)
+        return tuple(self.bundle.dynamic_batches)
+
+    def digest(self, environment: str) -> str:
+        """Return the recipe digest: equal as long as nothing that the bundle is made from has changed.
+
+        ``environment`` is the key of the environment that it is made in.
+        """
+        made_from = {
+            "format": BUNDLE_FORMAT,
+            "exporter": self.exporter.digest,
+            "environment": environment,
+            "variables": self.exporter.environment.env,
+            "model": self.model,
+            "reads": self.reads.model_dump(mode="json", exclude={"tolerance"}),
+            "path": self.path,
+            "data": self.data.digest if self.data else None,
+            "bundle": self.bundle.model_dump(mode="json"),
+        }
+        return digest_of(made_from)
+
+
+class Bundle(NamedTuple):
+    """A bundle in the store."""
+
+    digest: str
+    manifest: Manifest
+
+
+def train(lease: Lease, recipe: Recipe, limits: Limits) -> Failure | None:
+    """Train the recipe's model in the worker, which keeps it for the exports that follow; returns why it failed."""
+    answer = lease.ask({"op": "train", **_training(recipe)}, limits)
+    return answer if isinstance(answer, Failure) else None
+
+
+def export(lease: Lease, recipe: Recipe, digest: str, place: str, store: Store, limits: Limits) -> Bundle | Failure:
+    """Export the recipe's model in the worker and put the bundle into the store.
+
+    ``digest`` is the recipe's own, ``place`` the target where this happens. Returns why it failed instead, if it did;
+    a full disk is such a failure.
+    """
+    try:
+        with store.scratch("export") as scratch:
+            folder = scratch / "bundle"
+            folder.mkdir()
+            answer = lease.ask(_request(recipe, folder), limits)
+            if isinstance(answer, Failure):
+                return answer
+            manifest = _manifest(recipe, digest, place, answer, lease.environment)
+            return Bundle(*store.put_bundle(folder, manifest))
+    except DiskFull as error:
+        return Failure(Stage.EXPORT, str(error), "harness")
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    data = None
+    if recipe.data is not None:
+        data = {
+            "file": str(recipe.data.file),
+            "view": recipe.reads.view,
+            "target": recipe.reads.target,
+            "layout": recipe.exporter.layout,
+        }
+    return {
+        "file": str(recipe.exporter.file),
+        "model": recipe.model,
+        "data": data,
+        "seed": recipe.bundle.seed,
+        "accuracy": recipe.reads.accuracy,
+    }
+
+
+def _request(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    return {
+        "op": "export",
+        **_training(recipe),
+        "path": recipe.path,
+        "rows": recipe.bundle.rows,
+        "batch": recipe.way.batch.value,
+        "batches": list(recipe.batches),
+        "folder": str(folder),
+    }
+
+
+def _manifest(
+    recipe: Recipe, digest: str, place: str, answer: Mapping[str, Any], environment: Mapping[str, str]
+) -> Manifest:
+    return Manifest(
+        framework=recipe.exporter.name,
+        model=recipe.model,
+        path=recipe.path,
+        kind=recipe.way.kind,
+        format=recipe.way.format,
+        batch=recipe.way.batch,
+        entry=answer["entry"],
+        signature=Signature.model_validate(answer["signature"]),
+        sets=tuple(SampleSet.model_validate(item) for item in answer["sets"]),
+        files={},
+        seed=recipe.bundle.seed,
+        accuracy=answer["accuracy"],
+        recipe=digest,
+        trained_on=place,
+        environment=dict(environment),
+        facts=dict(answer["facts"]),
+        seconds=dict(answer["seconds"]),
+    )

@@ -1,0 +1,472 @@
+"""Carries out a plan: exports what must be made, runs what must be run, and writes a record the moment a cell ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from portmatrix import __version__, environments, export, reuse, run
+from portmatrix.bundle import Manifest
+from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
+from portmatrix.export import Bundle, Recipe
+from portmatrix.plan import Globs, Plan
+from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
+from portmatrix.pool import Pool, Take
+from portmatrix.recording import Recorder, now
+from portmatrix.store import Store, digest_of
+from portmatrix.suite import Suite
+from portmatrix.types import CellId, Outcome, PathKind, Record, Stage
+from portmatrix.workers import Failure, Launch, Lease, Limits
+
+#: How long another engine that is training the same model is waited for, in seconds.
+_MODEL_WAIT = 3600
+
+Made = tuple[str, str, str]
+
+
+class Journal(Protocol):
+    """Where records go."""
+
+    def add(self, record: Record) -> None: ...
+
+
+class Listener(Protocol):
+    """Who wants to know how far the run has come; called from any thread."""
+
+    def begins(self, what: str) -> None: ...
+
+    def ended(self, record: Record) -> None: ...
+
+    def says(self, text: str) -> None: ...
+
+
+class Options(NamedTuple):
+    """How to run: the run's name, how many slots, and threads of a runtime.
+
+    ``fresh`` makes and runs everything again, ``rerun`` runs again what is made; ``keep`` is a folder in which the
+    workers' own folders are left.
+    """
+
+    run: str
+    jobs: int = 1
+    fresh: bool = False
+    rerun: bool = False
+    threads: int = 1
+    keep: Path | None = None
+
+
+class _Place(NamedTuple):
+    """The key of the pool: whose worker it is, and what for."""
+
+    order: int
+    plugin: str
+    target: str
+
+
+class _Export(NamedTuple):
+    """Make the bundles of one trained model."""
+
+    recipes: tuple[Recipe, ...]
+
+
+class _Run(NamedTuple):
+    """Run one cell."""
+
+    cell: CellId
+    bundle: Bundle
+    key: str
+
+
+class _Judge(NamedTuple):
+    """Find out who is to blame for a cell that failed its comparison."""
+
+    cell: CellId
+    bundle: Bundle
+    key: str
+    record: Record
+    outputs: tuple[Arrays, ...]
+
+
+_Job = _Export | _Run | _Judge
+
+
+class MatrixRun:
+    """One run of a plan. ``execute`` does all of it; nothing here decides what an outcome means to the user."""
+
+    def __init__(self, suite: Suite, store: Store, journal: Journal, listener: Listener, options: Options) -> None:
+        self._suite = suite
+        self._store = store
+        self._journal = journal
+        self._listener = listener
+        self._options = options
+        self._writing = threading.Lock()
+        self._recorder = Recorder(suite, store, options.run)
+        self._given: dict[Made, Bundle] | None = None
+        self._made: dict[Made, Bundle | Failure] | None = None
+        self._leases: set[Lease] = set()
+        self._cancelled = False
+        self._waiting: dict[Made, list[CellId]] = {}
+        self._pool: Pool[_Place, _Job] = Pool(options.jobs, self._serve, lambda place: place.order)
+        spec = suite.spec.limits
+        self._cell_limits = Limits(spec.cell_seconds, spec.memory_mb)
+        self._export_limits = Limits(spec.export_seconds, spec.memory_mb)
+
+    def give(self, bundles: Iterable[Bundle]) -> None:
+        """Run these bundles and make none: a cell whose bundle is not among them is NOT_RUN."""
+        given = {}
+        for bundle in bundles:
+            given[bundle.manifest.framework, bundle.manifest.model, bundle.manifest.path] = bundle
+        self._given = given
+
+    def export_only(self, plan: Plan) -> dict[Made, Bundle | Failure]:
+        """Make the bundles that the plan's cells need, run nothing, and return what each came to."""
+        self._made = {}
+        self._await(plan.cells)
+        self._work()
+        return self._made
+
+    def execute(self, plan: Plan, broken: Iterable[Record] = (), done: Iterable[str] = ()) -> None:
+        """Try every cell of the plan but those in ``done``; returns when each has its record.
+
+        ``broken`` are the records of plug-ins that cannot be used. Raises ``DiskFull`` when a record cannot be
+        written: then nothing else could be told either.
+        """
+        finished = set(done)
+        for record in broken:
+            if record.cell not in finished:
+                self._emit(record)
+        for left_out in plan.left_out:
+            if str(left_out.cell) not in finished:
+                self._emit(self._recorder.record(left_out.cell, Outcome.SKIP, Stage.PLAN, left_out.why))
+        self._await(cell for cell in plan.cells if str(cell) not in finished)
+        self._work()
+
+    def _await(self, cells: Iterable[CellId]) -> None:
+        for cell in cells:
+            self._waiting.setdefault((cell.framework, cell.model, cell.path), []).append(cell)
+
+    def _work(self) -> None:
+        """Plan the exports and serve the pool; whatever ends this early ends all workers with it."""
+        try:
+            self._plan_exports()
+            self._pool.run()
+        except BaseException:
+            # The cells in flight did not fail, they were abandoned: they must leave no record.
+            self._cancelled = True
+            for lease in list(self._leases):
+                lease.kill()
+            self._pool.join()
+            raise
+
+    # Exports: what must be made, and what is there
+
+    def _plan_exports(self) -> None:
+        by_model: dict[tuple[str, str], list[Recipe]] = {}
+        for framework, model, path in list(self._waiting):
+            exporter = self._suite.plugins.exporters[framework]
+            if self._given is not None:
+                self._take_given((framework, model, path), self._given)
+                continue
+            recipe = self._recipe(exporter, model, path)
+            if isinstance(recipe, str):
+                self._fail((framework, model, path), Failure(Stage.PLAN, recipe, "harness"))
+                continue
+            stored = None if self._options.fresh else self._stored(recipe)
+            if stored is None:
+                by_model.setdefault((framework, model), []).append(recipe)
+            else:
+                self._exported(recipe, stored)
+        for (framework, _model), recipes in by_model.items():
+            self._pool.add(_Place(0, framework, self._here), _Export(tuple(recipes)))
+
+    def _take_given(self, which: Made, given: Mapping[Made, Bundle]) -> None:
+        bundle = given.get(which)
+        if bundle is not None:
+            self._run_cells(which, bundle)
+            return
+        for cell in self._waiting.pop(which, []):
+            self._emit(self._recorder.record(cell, Outcome.NOT_RUN, Stage.EXPORT, "no bundle of it was given"))
+
+    @property
+    def _here(self) -> str:
+        """The target that this machine itself is, or its description where no target plug-in matches it."""
+        for name, target in self._suite.plugins.targets.items():
+            if isinstance(target.way, Way) and target.platform == self._suite.host:
+                return name
+        return f"{self._suite.host.os}-{self._suite.host.arch}"
+
+    def _recipe(self, exporter: Exporter, model: str, path: str) -> Recipe | str:
+        """Return the recipe, or what keeps it from being one."""
+        reads = self._suite.spec.models[model]
+        data = self._suite.plugins.data.get(reads.data) if reads.data else None
+        if reads.data and data is None:
+            why = [item.why for item in self._suite.plugins.broken if (item.kind, item.name) == ("data", reads.data)]
+            return f"data set {reads.data} cannot be used: {' '.join(why) or 'there is no such plug-in'}"
+        return Recipe(exporter, model, path, reads, data, self._suite.spec.bundle)
+
+    def _digest(self, recipe: Recipe) -> str | None:
+        """Return the recipe digest, or None where this machine has no interpreter for it."""
+        spec = recipe.exporter.environment
+        try:
+            return recipe.digest(environments.environment_key(spec, environments.find_interpreter(spec.python)))
+        except EnvironmentFailure:
+            return None
+
+    def _stored(self, recipe: Recipe) -> Bundle | Failure | None:
+        """Return what the store knows of the recipe: its bundle, its failure, or nothing (that can be used)."""
+        digest = self._digest(recipe)
+        entry = self._store.get("recipes", digest) if digest else None
+        if entry is None:
+            return None
+        if "bundle" in entry:
+            try:
+                return Bundle(entry["bundle"], self._store.get_bundle(entry["bundle"]))
+            except StoreError as error:
+                self._listener.says(f"{error}")
+                return None
+        return Failure(Stage(entry["stage"]), entry["reason"], "model", entry["log_tail"])
+
+    def _exported(self, recipe: Recipe, made: Bundle | Failure) -> None:
+        """Send the cells of a recipe on their way: to be run, or to be recorded as the recipe's failure."""
+        which = (recipe.exporter.name, recipe.model, recipe.path)
+        if self._made is not None:
+            self._made[which] = made
+        elif isinstance(made, Failure):
+            self._fail(which, made, self._digest(recipe))
+        else:
+            self._run_cells(which, made)
+
+    def _run_cells(self, which: Made, bundle: Bundle) -> None:
+        for cell in self._waiting.pop(which, []):
+            runtime, referee = self._runtime(cell.runtime), self._referee(cell, bundle.manifest)
+            key = reuse.cell_key(self._suite, cell, bundle, runtime, referee, self._options.threads)
+            again = self._options.fresh or self._options.rerun
+            known = None if again else reuse.reused(self._store, key, cell, self._options.run)
+            if known is not None:
+                self._emit(known)
+            else:
+                self._pool.add(_Place(1, cell.runtime, cell.target), _Run(cell, bundle, key))
+
+    def _fail(self, which: Made, failure: Failure, recipe: str | None = None) -> None:
+        if self._made is not None:
+            self._made[which] = failure
+        for cell in self._waiting.pop(which, []):
+            self._emit(self._recorder.failed(cell, failure).model_copy(update={"recipe": recipe}))
+
+    # Work in the slots
+
+    def _serve(self, place: _Place, take: Take[_Job]) -> None:
+        """Open the environment of ``place`` and do its jobs until none is left."""
+        plugin: Exporter | Runtime
+        plugin = self._suite.plugins.exporters[place.plugin] if place.order == 0 else self._runtime(place.plugin)
+        target = self._suite.plugins.targets.get(place.target)
+        try:
+            with self._lease(plugin.environment, plugin.name, target) as lease:
+                while (job := take()) is not None:
+                    self._do(lease, job, plugin)
+        except EnvironmentFailure as failure:
+            outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
+            reason = f"environment of {plugin.name}: {failure}"
+            while (job := take()) is not None:
+                self._cannot(job, outcome, reason, failure.log_tail)
+
+    def _runtime(self, name: str) -> Runtime:
+        return self._suite.plugins.runtimes[name]
+
+    @contextmanager
+    def _lease(self, spec: EnvironmentSpec, name: str, target: Target | None) -> Iterator[Lease]:
+        """Yield a lease on a worker in the environment ``spec``, building that first; raises ``EnvironmentFailure``."""
+        seconds = self._suite.spec.limits.prepare_seconds
+        try:
+            built = environments.ensure(self._store, spec, lambda text: self._listener.says(f"{name}: {text}"), seconds)
+        except DiskFull as error:
+            raise EnvironmentFailure(str(error)) from error
+        prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
+        launch = Launch(name, prefix, str(built.python), spec.env, spec.network, spec.packages)
+        memory = Limits(self._cell_limits.seconds, spec.memory_mb or self._suite.spec.limits.memory_mb)
+        with self._worker_folder(name) as folder:
+            lease = Lease(launch, folder, memory, self._options.threads)
+            self._leases.add(lease)
+            try:
+                yield lease
+            finally:
+                lease.close()
+                self._leases.discard(lease)
+
+    @contextmanager
+    def _worker_folder(self, name: str) -> Iterator[Path]:
+        if self._options.keep is not None:
+            yield self._options.keep / name
+            return
+        with self._store.scratch(f"worker-{name}") as folder:
+            yield folder
+
+    def _do(self, lease: Lease, job: _Job, plugin: Exporter | Runtime) -> None:
+        match job:
+            case _Export():
+                self._export(lease, job)
+            case _Run():
+                self._listener.begins(str(job.cell))
+                self._run(lease, job, self._runtime(plugin.name))
+            case _Judge():
+                self._judge(lease, job, self._runtime(plugin.name))
+
+    def _cannot(self, job: _Job, outcome: Outcome, reason: str, log_tail: str) -> None:
+        """Record that the environment of a job is not to be had."""
+        match job:
+            case _Export(recipes):
+                for recipe in recipes:
+                    which = (recipe.exporter.name, recipe.model, recipe.path)
+                    if self._made is not None:
+                        self._made[which] = Failure(Stage.PREPARE, reason, "harness", log_tail)
+                    for cell in self._waiting.pop(which, []):
+                        self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail))
+            case _Run(cell, bundle):
+                self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail, bundle))
+            case _Judge(_, _, key, record):
+                self._keep(key, record)
+                self._emit(record)
+
+    def _limits(self, usual: Limits, spec: EnvironmentSpec) -> Limits:
+        return usual._replace(memory_mb=spec.memory_mb or usual.memory_mb)
+
+    def _export(self, lease: Lease, job: _Export) -> None:
+        first = job.recipes[0]
+        limits = self._limits(self._export_limits, first.exporter.environment)
+        name = f"{first.exporter.name}/{first.model}"
+        with self._store.lock(f"model-{digest_of([name, self._digest(first)])[:16]}").acquire(timeout=_MODEL_WAIT):
+            recipes = self._not_made_meanwhile(job.recipes)
+            if not recipes:
+                return
+            self._listener.begins(f"{name} (training)")
+            untrained = export.train(lease, recipes[0], limits)
+            for recipe in recipes:
+                digest = self._digest(recipe) or ""
+                if untrained is not None:
+                    made: Bundle | Failure = untrained
+                else:
+                    self._listener.begins(f"{name}/{recipe.path} (export)")
+                    made = export.export(lease, recipe, digest, self._here, self._store, limits)
+                self._remember(digest, made)
+                self._exported(recipe, made)
+
+    def _not_made_meanwhile(self, recipes: Iterable[Recipe]) -> list[Recipe]:
+        """Return the recipes that no other engine has made since this run planned them."""
+        if self._options.fresh:
+            return list(recipes)
+        left: list[Recipe] = []
+        for recipe in recipes:
+            stored = self._stored(recipe)
+            if stored is None:
+                left.append(recipe)
+            else:
+                self._exported(recipe, stored)
+        return left
+
+    def _remember(self, digest: str, made: Bundle | Failure) -> None:
+        """Note what a recipe came to, unless the cause lay with us."""
+        try:
+            if isinstance(made, Bundle):
+                self._store.put("recipes", digest, {"bundle": made.digest})
+            elif made.fault == "model":
+                entry = {"stage": made.stage.value, "reason": made.reason, "log_tail": made.log_tail}
+                self._store.put("recipes", digest, entry)
+        except DiskFull as error:
+            self._listener.says(str(error))
+
+    def _run(self, lease: Lease, job: _Run, runtime: Runtime) -> None:
+        cell, bundle = job.cell, job.bundle
+        limits = self._limits(self._cell_limits, runtime.environment)
+        made = run.run(lease, runtime, bundle.digest, bundle.manifest, self._store, limits, self._options.threads)
+        if isinstance(made, Failure):
+            record = self._with_worker(self._recorder.failed(cell, made, bundle), lease)
+        else:
+            start = time.perf_counter()
+            reference = run.references(self._store, bundle.digest, bundle.manifest)
+            comparisons = run.compare_outputs(bundle.manifest, reference, made.outputs, self._suite.spec)
+            made.seconds["COMPARE"] = made.seconds.get("COMPARE", 0.0) + time.perf_counter() - start
+            record = self._with_worker(self._recorder.compared(cell, bundle, made, comparisons), lease)
+            referee = self._referee(cell, bundle.manifest)
+            if record.outcome is Outcome.FAIL and referee is not None:
+                judge = _Judge(cell, bundle, job.key, record, made.outputs)
+                self._pool.add(_Place(2, referee.name, cell.target), judge)
+                return
+        self._keep(job.key, record)
+        self._emit(record)
+
+    def _with_worker(self, record: Record, lease: Lease) -> Record:
+        return self._recorder.with_worker(record, lease.environment, lease.network)
+
+    def _referee(self, cell: CellId, manifest: Manifest) -> Runtime | None:
+        """Return the runtime that decides who is to blame for this cell, if another than its own is there."""
+        if manifest.kind is not PathKind.ONNX:
+            return None
+        referee = self._suite.plugins.runtimes.get(self._suite.spec.referees.get(manifest.format, ""))
+        return referee if referee is not None and referee.name != cell.runtime else None
+
+    def _keep(self, key: str, record: Record) -> None:
+        try:
+            reuse.keep(self._store, key, record)
+        except DiskFull as error:
+            self._listener.says(str(error))
+
+    def _judge(self, lease: Lease, job: _Judge, referee: Runtime) -> None:
+        limits = self._limits(self._cell_limits, referee.environment)
+        self._listener.begins(f"{job.cell} (asking {referee.name} who is to blame)")
+        made = run.run(lease, referee, job.bundle.digest, job.bundle.manifest, self._store, limits)
+        reference = run.references(self._store, job.bundle.digest, job.bundle.manifest)
+        found = run.blame(reference, job.outputs, made, referee.name)
+        record = job.record.model_copy(update={"blame": found})
+        self._keep(job.key, record)
+        self._emit(record)
+
+    def _emit(self, record: Record) -> None:
+        record = self._recorder.expect(record)
+        with self._writing:
+            if self._cancelled:
+                return
+            self._journal.add(record)
+        self._listener.ended(record)
+
+
+def broken_records(suite: Suite, take: Globs | None, run_name: str) -> list[Record]:
+    """Return an ERROR record for every plug-in that cannot be used, under the cells that it would have had.
+
+    Coordinates that nobody can know are ``-``. Only what the selection ``take`` (None is everything) asks for counts.
+    """
+    here = [name for name, target in suite.plugins.targets.items() if isinstance(target.way, Way)] or ["-"]
+    cells: list[tuple[CellId, str]] = []
+    for item in suite.plugins.broken:
+        match item.kind:
+            case "exporter":
+                cells += [(CellId(item.name, model, "-", "-", here[0]), item.why) for model in suite.spec.models]
+            case "runtime":
+                cells += [(CellId("-", "-", "-", item.name, target), item.why) for target in here]
+            case "target":
+                cells.append((CellId("-", "-", "-", "-", item.name), item.why))
+            case "data":
+                pass  # its models' cells exist and say so themselves
+    return [
+        Record(
+            cell=str(cell),
+            outcome=Outcome.ERROR,
+            stage=Stage.PLAN,
+            reason=why.replace(str(suite.root), "$SUITE"),
+            run=run_name,
+            started=now(),
+            engine=__version__,
+        )
+        for cell, why in cells
+        if take is None or cell in take
+    ]
+
+
+def environment_specs(suite: Suite) -> Mapping[str, EnvironmentSpec]:
+    """Return every plug-in's environment by ``exporter NAME`` or ``runtime NAME``."""
+    found = {f"exporter {name}": item.environment for name, item in suite.plugins.exporters.items()}
+    found.update({f"runtime {name}": item.environment for name, item in suite.plugins.runtimes.items()})
+    return found

@@ -1,0 +1,124 @@
+"""Which cells there are, which of them are asked for, and in which order and shard: from data to data, nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from typing import NamedTuple
+
+from portmatrix.errors import NothingSelected, UserError
+from portmatrix.types import CellId
+
+
+class Axes(NamedTuple):
+    """The names on the five axes, and which formats leave and enter where.
+
+    ``paths`` maps a framework to its paths and their formats; ``runtimes`` a runtime to the formats that it takes.
+    """
+
+    models: tuple[str, ...]
+    paths: Mapping[str, Mapping[str, str]]
+    runtimes: Mapping[str, frozenset[str]]
+    targets: tuple[str, ...]
+
+
+class Selection(NamedTuple):
+    """What was asked for: globs over cell ids to take and to leave, and shard ``(number from 1, of how many)``."""
+
+    take: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
+    shard: tuple[int, int] = (1, 1)
+
+
+class LeftOut(NamedTuple):
+    """A cell that the suite itself excludes, and why."""
+
+    cell: CellId
+    why: str
+
+
+class Plan(NamedTuple):
+    """The cells to be tried, in order (all of one trained model together), and the ones the suite excludes."""
+
+    cells: list[CellId]
+    left_out: list[LeftOut]
+
+
+def cells_of(axes: Axes) -> Iterator[CellId]:
+    """Yield every cell that exists: a path's format must be one that the runtime takes."""
+    for framework, paths in axes.paths.items():
+        takers = {
+            path: [name for name, formats in axes.runtimes.items() if form in formats] for path, form in paths.items()
+        }
+        for model in axes.models:
+            for path, runtimes in takers.items():
+                for runtime in runtimes:
+                    for target in axes.targets:
+                        yield CellId(framework, model, path, runtime, target)
+
+
+class Globs:
+    """Patterns over cell ids; ``*`` also spans ``/``, so ``torch/*`` takes all of torch."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = tuple(patterns)
+        joined = "|".join(f"(?:{translate(pattern)})" for pattern in self._patterns)
+        self._match = re.compile(joined).match if joined else None
+
+    def __contains__(self, cell: CellId) -> bool:
+        return self._match is not None and self._match("/".join(cell)) is not None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return ``(i, n)`` for ``i/n``; raises ``UserError`` unless 1 <= i <= n."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match:
+        number, count = int(match[1]), int(match[2])
+        if 1 <= number <= count:
+            return number, count
+    raise UserError(f"--shard {text}: expected i/n with 1 <= i <= n, such as 2/8")
+
+
+def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection) -> Plan:
+    """Return the plan for a selection.
+
+    ``exclusions`` are pairs of glob and reason. Shards part the trained models, not the cells, so that no two shards
+    train the same one. Raises ``NothingSelected`` if no cell is left, naming what would have matched.
+    """
+    take = Globs(selection.take) if selection.take else None
+    leave = Globs(selection.leave) if selection.leave else None
+    excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
+    number, count = selection.shard
+    cells: list[CellId] = []
+    left_out: list[LeftOut] = []
+    group: tuple[str, ...] = ()
+    groups = -1
+    for cell in cells_of(axes):
+        if take is not None and cell not in take:
+            continue
+        if leave is not None and cell in leave:
+            continue
+        if cell[:2] != group:
+            group = cell[:2]
+            groups += 1
+        if groups % count != number - 1:
+            continue
+        why = next((why for pattern, why in excluded if cell in pattern), None) if excluded else None
+        if why is None:
+            cells.append(cell)
+        else:
+            left_out.append(LeftOut(cell, why))
+    if not cells and not left_out:
+        raise NothingSelected(_nothing(axes, selection, groups + 1))
+    return Plan(cells, left_out)
+
+
+def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
+    if groups:
+        return f"shard {selection.shard[0]}/{selection.shard[1]} is empty: only {groups} trained models are selected"
+    example = next(iter(cells_of(axes)), None)
+    if example is None:
+        return "the suite has no cells: it needs at least one exporter, runtime and target that fit each other"
+    asked = " ".join(selection.take) or "*"
+    return f"nothing matches {asked!r}; cell ids look like {example}; `portmatrix list cells` shows all of them"

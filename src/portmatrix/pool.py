@@ -1,0 +1,101 @@
+"""A bounded pool of slots that serve jobs grouped by key, so that what is dear to start is started seldom.
+
+A key stands for a worker's environment: a slot that has opened one keeps taking its jobs until none is left. Jobs may
+add further jobs while the pool runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Job = TypeVar("Job")
+Take = Callable[[], Job | None]
+
+
+class Pool(Generic[Key, Job]):
+    """Jobs by key, served by up to ``slots`` threads at a time.
+
+    ``serve(key, take)`` is called in a slot's thread; it calls ``take()`` for one job after another until that gives
+    None. A key with a smaller ``rank(key)`` is served before others; among equals the one that the fewest slots are
+    busy with, then the one with the most jobs.
+    """
+
+    def __init__(self, slots: int, serve: Callable[[Key, Take[Job]], None], rank: Callable[[Key], int]) -> None:
+        self._slots = slots
+        self._serve = serve
+        self._rank = rank
+        self._jobs: dict[Key, deque[Job]] = {}
+        self._busy: dict[Key, int] = {}
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+
+    def add(self, key: Key, job: Job) -> None:
+        """Add a job; from any thread, before or during ``run``."""
+        with self._changed:
+            self._jobs.setdefault(key, deque()).append(job)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Hand out no further jobs; slots end with the job they are at."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        """Serve until no job is left and no slot could add one; raises the first exception that ``serve`` raised."""
+        self._threads = [threading.Thread(target=self._slot, name=f"slot {number}") for number in range(self._slots)]
+        for thread in self._threads:
+            thread.start()
+        try:
+            self.join()
+        except BaseException:
+            self.stop()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def join(self) -> None:
+        """Wait until every slot has ended; short waits keep ^C answered on every system."""
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(timeout=0.5)
+
+    def _slot(self) -> None:
+        while (key := self._next_key()) is not None:
+            try:
+                self._serve(key, lambda key=key: self._take(key))  # type: ignore[misc]
+            except BaseException as error:  # carried over to the thread that called run()
+                self._error = self._error or error
+                self.stop()
+            finally:
+                with self._changed:
+                    self._busy[key] -= 1
+                    self._changed.notify_all()
+
+    def _next_key(self) -> Key | None:
+        with self._changed:
+            while not self._stopped:
+                waiting = [key for key, jobs in self._jobs.items() if jobs]
+                if waiting:
+                    best = min(waiting, key=self._order)
+                    self._busy[best] = self._busy.get(best, 0) + 1
+                    return best
+                if not any(self._busy.values()):
+                    break
+                self._changed.wait()
+            self._changed.notify_all()
+            return None
+
+    def _order(self, key: Key) -> tuple[int, int, int]:
+        return self._rank(key), self._busy.get(key, 0), -len(self._jobs[key])
+
+    def _take(self, key: Key) -> Job | None:
+        with self._changed:
+            jobs = self._jobs.get(key)
+            return jobs.popleft() if jobs and not self._stopped else None

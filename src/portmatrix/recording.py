@@ -1,0 +1,130 @@
+"""How an attempt becomes a record: its outcome, what was expected of it, and nothing of this machine's folders."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cpuinfo
+
+from portmatrix import __version__, run
+from portmatrix.environments import own_interpreter
+from portmatrix.export import Bundle
+from portmatrix.plan import Globs
+from portmatrix.plugins import Way
+from portmatrix.run import RunOutput
+from portmatrix.store import Store
+from portmatrix.suite import Suite
+from portmatrix.types import CellId, Comparison, Outcome, Record, Stage
+from portmatrix.workers import Failure
+
+
+def now() -> str:
+    """Return the present time in UTC as ISO 8601 with milliseconds, which sorts as text."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@functools.cache
+def processor() -> str:
+    """Return the name of this machine's processor. Asking takes a second; the answer is kept."""
+    try:
+        return str(cpuinfo.get_cpu_info().get("brand_raw") or "unknown")
+    except Exception:  # py-cpuinfo parses what the system prints, and a missing name must cost no cell
+        return "unknown"
+
+
+def redactions(suite: Suite, store: Store) -> list[tuple[str, str]]:
+    """Return pairs of (folder of this machine, placeholder), longest first: records travel, folders do not."""
+    pairs = {
+        str(store.root): "$STORE",
+        str(suite.root): "$SUITE",
+        str(Path(own_interpreter().executable).parent.parent): "$PYTHON",
+        str(Path(__file__).parent): "$PORTMATRIX",
+        sys.prefix: "$PREFIX",
+        str(Path.home()): "~",
+    }
+    return sorted(pairs.items(), key=lambda pair: -len(pair[0]))
+
+
+class Recorder:
+    """Makes the records of one run."""
+
+    def __init__(self, suite: Suite, store: Store, run_name: str) -> None:
+        self._targets = suite.plugins.targets
+        self._run = run_name
+        self._redactions = redactions(suite, store)
+        self._expected = [(Globs([item.cells]), item) for item in suite.spec.expect]
+
+    def record(
+        self,
+        cell: CellId,
+        outcome: Outcome,
+        stage: Stage | None,
+        reason: str,
+        log_tail: str = "",
+        bundle: Bundle | None = None,
+    ) -> Record:
+        """Return the record of a cell that ended so, now."""
+        target = self._targets.get(cell.target)
+        manifest = bundle.manifest if bundle else None
+        return Record(
+            cell=str(cell),
+            outcome=outcome,
+            stage=stage,
+            reason=self.redact(reason),
+            reach=target.way.reach if target is not None and isinstance(target.way, Way) else None,
+            archived=manifest is not None and manifest.provenance is not None,
+            run=self._run,
+            started=now(),
+            accuracy=manifest.accuracy if manifest else None,
+            bundle=bundle.digest if bundle else None,
+            recipe=manifest.recipe if manifest else None,
+            facts={**manifest.facts, "trained_on": manifest.trained_on} if manifest else {},
+            log_tail=self.redact(log_tail),
+            engine=__version__,
+        )
+
+    def failed(self, cell: CellId, failure: Failure, bundle: Bundle | None = None) -> Record:
+        """Return the record of a failure: FAIL where the model or its runtime is at fault, ERROR where we are."""
+        outcome = Outcome.FAIL if failure.fault == "model" else Outcome.ERROR
+        return self.record(cell, outcome, failure.stage, failure.reason, failure.log_tail, bundle)
+
+    def compared(self, cell: CellId, bundle: Bundle, made: RunOutput, comparisons: Sequence[Comparison]) -> Record:
+        """Return the record of a cell that ran to its end and was compared."""
+        outcome, reason = run.outcome_of(made, tuple(comparisons))
+        stage = None if outcome is Outcome.PASS else Stage.COMPARE
+        record = self.record(cell, outcome, stage, reason, "", bundle)
+        seconds = {stage: round(value, 6) for stage, value in made.seconds.items()}
+        return record.model_copy(update={"comparisons": tuple(comparisons), "seconds": seconds})
+
+    def with_worker(self, record: Record, environment: Mapping[str, str], network: str) -> Record:
+        """Return the record with what ran (versions, processor) and how the worker's network was closed."""
+        update = {
+            "environment": {**environment, "processor": processor()},
+            "facts": {**record.facts, "network": network},
+        }
+        return record.model_copy(update=update)
+
+    def redact(self, text: str) -> str:
+        """Return ``text`` with this machine's folders replaced by placeholders."""
+        for folder, placeholder in self._redactions:
+            text = text.replace(folder, placeholder)
+        return text
+
+    def expect(self, record: Record) -> Record:
+        """Return the record with what ``matrix.yaml`` expects of its cell taken into account.
+
+        A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS.
+        """
+        cell = record.id
+        for globs, item in self._expected:
+            if cell not in globs:
+                continue
+            if record.outcome is Outcome.FAIL and record.stage is item.stage:
+                return record.model_copy(update={"outcome": Outcome.XFAIL, "expected": item.reason})
+            if record.outcome in (Outcome.PASS, Outcome.DEGRADED):
+                return record.model_copy(update={"outcome": Outcome.XPASS, "expected": item.reason})
+        return record

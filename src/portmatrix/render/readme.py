@@ -1,0 +1,183 @@
+"""The badge table in the README, and ``docs/results.md`` with the rows that each badge rests on.
+
+Equal records give equal bytes: nothing here depends on the order of the records, on a clock or on a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from portmatrix.errors import UserError
+from portmatrix.rate import Rating, Stars
+from portmatrix.render.table import (
+    MARKS,
+    REACH_MARKS,
+    URGENCY,
+    Badge,
+    BadgeRow,
+    BadgeTable,
+    badge_table,
+    by_framework_and_target,
+    stars,
+)
+from portmatrix.render.text import markdown, one_line
+from portmatrix.spec import SurveyEntry
+from portmatrix.types import Outcome, Reach, Record
+
+BEGIN = "<!-- portmatrix:table:begin -->"
+END = "<!-- portmatrix:table:end -->"
+
+
+def render_section(
+    records: Iterable[Record],
+    ratings: Sequence[Rating],
+    survey: Mapping[str, SurveyEntry] | None = None,
+    results: str | None = "docs/results.md",
+) -> str:
+    """Return the badge table as Markdown, each badge linked to its rows in ``results`` (None: no links)."""
+    table = badge_table(records, ratings, survey)
+    return "\n".join([*_table(table, results), "", legend(table), ""])
+
+
+def replace_section(text: str, section: str, begin_marker: str = BEGIN, end_marker: str = END) -> str:
+    """Return ``text`` with what stands between the two markers replaced by ``section``, in ``text``'s line ends.
+
+    Raises ``UserError`` unless each marker occurs exactly once, the begin marker first.
+    """
+    for marker in (begin_marker, end_marker):
+        if (count := text.count(marker)) != 1:
+            raise UserError(
+                f"the marker {marker} occurs {count} times, expected once; "
+                f"the text needs exactly one line {begin_marker} and below it one line {end_marker}"
+            )
+    head, rest = text.split(begin_marker)
+    if end_marker not in rest:
+        raise UserError(f"{end_marker} stands before {begin_marker}; exchange the two lines")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    body = section.strip("\n").replace("\n", newline)
+    tail = rest.split(end_marker)[1]
+    return newline.join([head + begin_marker, body, end_marker + tail])
+
+
+def results_page(records: Iterable[Record], title: str = "Results") -> str:
+    """Return all records as Markdown: per framework and target an anchor, a grid and what did not pass."""
+    everything = list(records)
+    table = badge_table(everything, ())
+    badges = {(badge.framework, badge.target): badge for row in table.rows for badge in row.badges if badge}
+    lines = [f"# {markdown(one_line(title))}", "", legend(table), ""]
+    for key, group in by_framework_and_target(everything).items():
+        lines += [*_section(badges[key], group), ""]
+    return "\n".join(lines)
+
+
+def legend(table: BadgeTable) -> str:
+    """Return a paragraph that explains the marks which occur in ``table``, and no others."""
+    badges = [badge for row in table.rows for badge in row.badges if badge]
+    outcomes = [outcome for outcome in Outcome if any(outcome in badge.counts for badge in badges)]
+    marks = ["12/14 = 12 of the 14 cells with an answer work"]
+    marks += [f"{MARKS[outcome].symbol} {MARKS[outcome].word} ({MARKS[outcome].claim})" for outcome in outcomes]
+    reached = {reach for badge in badges for reach in badge.reach}
+    marks += [f"({REACH_MARKS[reach]}) {reach.value}" for reach in Reach if REACH_MARKS[reach] and reach in reached]
+    if any(badge.archived for badge in badges):
+        marks.append("† from an archived bundle")
+    return f"*Legend: {' · '.join(marks)}.*"
+
+
+def badge_text(badge: Badge) -> str:
+    """Return a badge in a few characters, such as ``12/14 ✗1 !3 (e)†``; in words where nothing has an answer."""
+    parts = [f"{badge.passed}/{badge.tried}"] if badge.tried else []
+    if parts or len(badge.counts) > 1:
+        parts += [f"{MARKS[outcome].symbol}{count}" for outcome, count in badge.remarks]
+    else:
+        parts += [f"{MARKS[outcome].word} {count}" for outcome, count in badge.counts.items()]
+    letters = ",".join(REACH_MARKS[reach] or "n" for reach in badge.reach)
+    if letters.strip("n"):
+        parts.append(f"({letters})")
+    return " ".join(parts) + ("†" if badge.archived else "")
+
+
+def stars_text(given: Stars) -> str:
+    """Return ``★★★½☆ 3.5 (2 to 5)``: what has been shown and how far missing evidence could still move it."""
+    value = "not rated" if given.value is None else f"{stars(given.value)} {given.value:g}"
+    return value if given.value == given.low == given.high else f"{value} ({given.low:g} to {given.high:g})"
+
+
+def survey_text(row: BadgeRow) -> str:
+    """Return ``Torch: 3 / 4``, the survey's stars for deployment and cross-platform; a dash where it gave none."""
+    if row.toolkit is None:
+        return ""
+    given = ("-" if value is None else f"{value:g}" for value in (row.survey_deployment, row.survey_cross_platform))
+    return f"{'follows ' if row.successor else ''}{one_line(row.toolkit, 60)}: {' / '.join(given)}"
+
+
+def _table(table: BadgeTable, results: str | None) -> Iterator[str]:
+    names = [markdown(one_line(target, 80)) for target in table.targets]
+    heads = ["Framework", "Deployment", "Cross-platform", "Survey of 2016", *names]
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * 4}{':-:|' * len(names)}"
+    for row in table.rows:
+        ratings = ("", "") if row.rating is None else (row.rating.deployment, row.rating.cross_platform)
+        cells = [
+            f"**{markdown(one_line(row.framework, 80))}**",
+            *(stars_text(given) if isinstance(given, Stars) else given for given in ratings),
+            markdown(survey_text(row)),
+            *(_link(badge, results) if badge else "" for badge in row.badges),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _link(badge: Badge, results: str | None) -> str:
+    text = badge_text(badge)
+    return text if results is None else f"[{text}]({results}#{badge.anchor})"
+
+
+def _section(badge: Badge, records: Sequence[Record]) -> Iterator[str]:
+    framework, target = (markdown(one_line(name, 80)) for name in (badge.framework, badge.target))
+    yield f'<a id="{badge.anchor}"></a>'
+    yield ""
+    yield f"## {framework} on {target}"
+    yield ""
+    yield f"{badge_text(badge)}{', reached: ' + ', '.join(badge.reach) if badge.reach else ''}"
+    yield ""
+    yield from _grid(records)
+    notes = list(_notes(records))
+    if notes:
+        yield ""
+        yield from notes
+
+
+def _grid(records: Sequence[Record]) -> Iterator[str]:
+    """Yield models by (path → runtime), one mark each; an empty field was never planned."""
+    ways = sorted({(record.id.path, record.id.runtime) for record in records})
+    found = {(record.id.model, record.id.path, record.id.runtime): record for record in records}
+    heads = [f"{markdown(one_line(path, 60))} → {markdown(one_line(runtime, 60))}" for path, runtime in ways]
+    yield f"| Model | {' | '.join(heads)} |"
+    yield f"|---|{':-:|' * len(ways)}"
+    for model in sorted({record.id.model for record in records}):
+        row = [found.get((model, *way)) for way in ways]
+        marks = (f"{MARKS[r.outcome].symbol}{'†' if r.archived else ''}" if r else "" for r in row)
+        yield f"| {markdown(one_line(model, 60))} | {' | '.join(marks)} |"
+
+
+def _notes(records: Sequence[Record]) -> Iterator[str]:
+    """Yield every cell that is no plain PASS; cells that share outcome, stage and reason share a line."""
+    groups: dict[tuple[int, str, str], list[str]] = {}
+    for record in records:
+        if record.outcome is Outcome.PASS:
+            continue
+        head = f"{MARKS[record.outcome].symbol} **{record.outcome.value}**{_at(record)}"
+        reason = record.reason or "no reason recorded"
+        if record.expected:
+            reason += f" (expected: {record.expected})"
+        cell = f"{record.id.model}, {record.id.path} → {record.id.runtime}"
+        groups.setdefault((URGENCY.index(record.outcome), head, reason), []).append(cell)
+    for (_, head, reason), cells in sorted(groups.items()):
+        yield f"- {head}: {markdown(one_line(reason))}"
+        if len(cells) == len(records) > 1:
+            yield f"  - all {len(cells)} cells"
+        else:
+            yield from (f"  - {markdown(one_line(cell))}" for cell in cells)
+
+
+def _at(record: Record) -> str:
+    return f" at {record.stage.value}" if record.stage else ""

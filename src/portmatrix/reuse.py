@@ -1,0 +1,79 @@
+"""Which records may be used again: those whose cell, bundle, runtime, target and engine are what they were."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from portmatrix.environments import environment_key, find_interpreter, own_interpreter
+from portmatrix.errors import EnvironmentFailure
+from portmatrix.export import Bundle
+from portmatrix.plugins import Runtime
+from portmatrix.recording import now
+from portmatrix.store import Store, digest_of
+from portmatrix.suite import Suite
+from portmatrix.types import CellId, Outcome, Record
+
+#: Sources that decide what a record says; a change of any of them runs every cell again.
+_DECIDING = ("worker.py", "compare.py", "run.py")
+#: What is worth keeping: an ERROR or a cell that was not run says nothing that could be used again.
+_KEPT = frozenset({Outcome.PASS, Outcome.DEGRADED, Outcome.FAIL})
+
+
+@functools.cache
+def _engine() -> str:
+    sources = [Path(__file__).with_name(name).read_bytes() for name in _DECIDING]
+    return hashlib.sha256(b"".join(sources)).hexdigest()
+
+
+def cell_key(
+    suite: Suite, cell: CellId, bundle: Bundle, runtime: Runtime, referee: Runtime | None, threads: int
+) -> str:
+    """Return what a cell's record rests on: equal as long as running it again could show nothing new."""
+    kind, spec = bundle.manifest.kind, suite.spec
+    dtypes = {tensor.dtype for tensor in bundle.manifest.signature.outputs}
+    rules = {dtype: [rule.model_dump() for rule in spec.tolerance(kind, dtype, cell.model)] for dtype in dtypes}
+    rests_on: dict[str, Any] = {
+        "cell": str(cell),
+        "bundle": bundle.digest,
+        "runtime": [runtime.digest, _environment(runtime), runtime.environment.model_dump()],
+        "target": suite.plugins.targets[cell.target].digest,
+        "referee": referee.digest if referee else None,
+        "engine": _engine(),
+        "tolerances": rules,
+        "limits": spec.limits.model_dump(),
+        "threads": threads,
+    }
+    return digest_of(rests_on)
+
+
+def _environment(runtime: Runtime) -> str:
+    try:
+        return environment_key(runtime.environment, find_interpreter(runtime.environment.python))
+    except EnvironmentFailure:
+        return environment_key(runtime.environment, own_interpreter())
+
+
+def reused(store: Store, key: str, cell: CellId, run_name: str) -> Record | None:
+    """Return the record kept under ``key``, marked as reused by this run, or None if there is none."""
+    entry = store.get("cells", key)
+    if entry is None:
+        return None
+    try:
+        record = Record.model_validate(entry)
+    except ValidationError:
+        return None
+    if record.cell != str(cell):
+        return None
+    update = {"run": run_name, "reused": True, "measured": record.started, "started": now()}
+    return record.model_copy(update=update)
+
+
+def keep(store: Store, key: str, record: Record) -> None:
+    """Keep a conclusive record for later runs (as it was, before expectations); raises ``DiskFull``."""
+    if record.outcome in _KEPT:
+        store.put("cells", key, record.model_dump(mode="json", exclude_defaults=True))

@@ -1,0 +1,116 @@
+"""From a bundle, a runtime and a target to outputs, and from outputs to comparisons and blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from portmatrix.bundle import Manifest
+from portmatrix.compare import compare, verdict
+from portmatrix.plugins import Arrays, Runtime
+from portmatrix.spec import MatrixSpec
+from portmatrix.store import Store
+from portmatrix.types import Blame, Comparison, Outcome, Stage
+from portmatrix.workers import Failure, Lease, Limits
+
+
+class RunOutput(NamedTuple):
+    """What a runtime made of a bundle: for each sample set the stacked outputs by reference name.
+
+    ``degraded`` says why it did not run as asked for (empty if it did); ``seconds`` are by stage.
+    """
+
+    outputs: tuple[Arrays, ...]
+    degraded: str
+    seconds: dict[str, float]
+
+
+def run(
+    lease: Lease, runtime: Runtime, digest: str, manifest: Manifest, store: Store, limits: Limits, threads: int = 1
+) -> RunOutput | Failure:
+    """Run every sample of a stored bundle in the runtime's worker; returns why it failed instead, if it did."""
+    folder = store.bundle_folder(digest)
+    with store.scratch("run") as scratch:
+        request = {
+            "op": "run",
+            "file": str(runtime.file),
+            "entry": str(folder / "artifact" / manifest.entry),
+            "format": manifest.format,
+            "signature": manifest.signature.model_dump(mode="json"),
+            "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.sets],
+            "bundle": str(folder),
+            "outputs": str(scratch),
+            "threads": threads,
+        }
+        answer = lease.ask(request, limits)
+        if isinstance(answer, Failure):
+            return answer
+        try:
+            outputs = tuple(_load(scratch, files) for files in answer["outputs"])
+        except (OSError, ValueError) as error:
+            return Failure(Stage.RUN, f"the worker's outputs cannot be read: {error}", "harness")
+    return RunOutput(outputs, answer["degraded"], answer["seconds"])
+
+
+def _load(folder: Path, files: dict[str, str]) -> Arrays:
+    return {name: np.load(folder / file, allow_pickle=False) for name, file in files.items()}
+
+
+def references(store: Store, digest: str, manifest: Manifest) -> tuple[Arrays, ...]:
+    """Return the framework's own outputs, for each sample set the stacked arrays by name."""
+    folder = store.bundle_folder(digest)
+    return tuple(_load(folder, item.outputs) for item in manifest.sets)
+
+
+def compare_outputs(
+    manifest: Manifest, reference: tuple[Arrays, ...], outputs: tuple[Arrays, ...], spec: MatrixSpec
+) -> tuple[Comparison, ...]:
+    """Return one comparison for each output of each sample set, in order."""
+    found: list[Comparison] = []
+    for samples, expected, made in zip(manifest.sets, reference, outputs, strict=True):
+        for name, value in expected.items():
+            strict, loose = spec.tolerance(manifest.kind, value.dtype.name, manifest.model)
+            found.append(compare(name, samples.batch, value, made[name], strict, loose))
+    return tuple(found)
+
+
+def blame(
+    reference: tuple[Arrays, ...],
+    failed: tuple[Arrays, ...],
+    referee: RunOutput | Failure,
+    name: str,
+) -> Blame:
+    """Return who is at fault for a failed comparison, by what the runtime ``name`` makes of the same artifact.
+
+    The referee agrees with the framework: the artifact is right, so the runtime is wrong. It disagrees with the
+    framework, and the failed runtime disagrees in the same way: the artifact is wrong, so the exporter is. Agreement is
+    within the loose tolerance of an untried artifact, 1e-2 of each element, since only gross differences are at issue.
+    """
+    if isinstance(referee, Failure):
+        return Blame(
+            party="undecided", referee=name, why=f"{name} fails too, at {referee.stage.value}: {referee.reason}"
+        )
+    if _agree(reference, referee.outputs):
+        return Blame(party="runtime", referee=name, why=f"{name} agrees with the framework on the same file")
+    if _agree(failed, referee.outputs):
+        return Blame(party="exporter", referee=name, why=f"{name} gives the same wrong answer for the same file")
+    return Blame(party="undecided", referee=name, why=f"{name} agrees with neither the framework nor the runtime")
+
+
+def _agree(left: tuple[Arrays, ...], right: tuple[Arrays, ...]) -> bool:
+    for one, other in zip(left, right, strict=True):
+        for name, value in one.items():
+            twin = other[name]
+            if value.shape != twin.shape or not np.allclose(value, twin, rtol=1e-2, atol=1e-2, equal_nan=True):
+                return False
+    return True
+
+
+def outcome_of(made: RunOutput, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, str]:
+    """Return outcome and reason of a cell whose outputs have been compared."""
+    outcome, reason = verdict(comparisons)
+    if outcome is Outcome.PASS and made.degraded:
+        return Outcome.DEGRADED, made.degraded
+    return outcome, reason

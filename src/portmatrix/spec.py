@@ -1,0 +1,885 @@
+"""``matrix.yaml`` → ``MatrixSpec``: the only module that sees raw YAML.
+
+A file is read in three steps, and the problems of all of them are reported at once, each with its line and key path:
+its bytes (size, encoding), its YAML (read event by event into plain data and the line of every key, so that neither
+deep nesting nor repeated aliases cost anything), and its meaning (pydantic). ``check_names`` is the fourth, for what
+can be told only when the plug-ins are known.
+
+YAML is read as version 1.2 has it (``no`` is a word, not a boolean), with less in it: no anchors, no tags, no merge
+keys, one document.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from portmatrix.errors import SpecError, nearest
+from portmatrix.types import CellId, Frozen, PathKind, Stage, Tolerance
+
+#: Larger files are refused unread; the real thing takes 8 KiB.
+MAX_BYTES = 256 * 1024
+#: Deepest nesting of lists and mappings; the real thing needs 4.
+MAX_DEPTH = 12
+#: Most keys, values and entries, at some 100 microseconds each; the real thing has 400.
+MAX_VALUES = 10_000
+#: Most ``*`` in a glob over cells: what a short glob can mean grows as their fourth power.
+MAX_STARS = 8
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+_NodeEvent: TypeAlias = AliasEvent | ScalarEvent | MappingStartEvent | SequenceStartEvent
+
+NUMPY_DTYPES = (
+    "bool", "complex128", "complex64", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "object",
+    "uint16", "uint32", "uint64", "uint8",
+)  # fmt: skip
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with the file; sorts by line. ``line`` 0 stands for the file as a whole."""
+
+    line: int
+    path: KeyPath
+    text: str
+
+    def __str__(self) -> str:
+        keys = "".join(f"[{key}]" if isinstance(key, int) else f".{_cut(key)}" for key in self.path)
+        where = filter(None, [f"line {self.line}" if self.line else "", keys.lstrip(".")])
+        return f"{', '.join(where) or 'file'}: {self.text}"
+
+
+# --- The shape of the file ------------------------------------------------------------------------------------------
+# A description says what is expected in the words of an error message ("expected DESCRIPTION, got ...").
+
+_NAME_IS = "a name of letters, digits and . _ + - (64 characters at most)"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$", max_length=64, description=_NAME_IS)]
+NameGlob = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._+*?!\[\]-]+$",
+        max_length=128,
+        description="a name, or a glob over names",
+    ),
+]
+Text = Annotated[str, Field(pattern=r"\S", description="some text")]
+Link = Annotated[str, Field(pattern=r"^https?://\S+$", description="a link (http:// or https://)")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Megabytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=65536)]
+HalfStars = Annotated[float, Field(ge=0, le=5, multiple_of=0.5, description="stars from 0 to 5 in steps of 0.5")]
+
+
+def _cell_glob(glob: str) -> str:
+    """Return ``glob``; raises ``ValueError`` for one that can match no cell id whatever the names are."""
+    segments = glob.split("/")
+    shape = "framework/model/path/runtime/target"
+    if not all(segments):
+        raise ValueError(f"expected {shape}, got {_show(glob)}, which has an empty part")
+    if len(segments) > 5 or (len(segments) < 5 and "*" not in glob):
+        hint = "" if len(segments) > 5 else " (fewer parts need a *, which may span several)"
+        raise ValueError(f"expected 5 parts, {shape}, got {len(segments)} in {_show(glob)}{hint}")
+    if glob.count("*") > MAX_STARS:
+        raise ValueError(f"expected at most {MAX_STARS} * in a glob, got {glob.count('*')}")
+    return glob
+
+
+def _dtype_glob(dtype: str) -> str:
+    """Return ``dtype``; raises ``ValueError`` unless it names, or as a glob matches, a dtype of numpy."""
+    if not any(fnmatchcase(known, dtype) for known in NUMPY_DTYPES):
+        raise ValueError(
+            f"unknown dtype {_show(dtype)}; expected one of {_words((*NUMPY_DTYPES, '*'))}{nearest(dtype, NUMPY_DTYPES)}"
+        )
+    return dtype
+
+
+CellGlob = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._+*?!\[\]/-]+$",
+        max_length=512,
+        description="a glob over cell ids, framework/model/path/runtime/target",
+    ),
+    AfterValidator(_cell_glob),
+]
+
+
+class _Part(Frozen):
+    """Part of the file; its numbers are finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ToleranceRule(_Part):
+    """Tolerances for the outputs of one dtype (a glob over numpy names) on paths of one kind.
+
+    An output within ``strict`` passes; one within ``loose`` only (``strict`` again if left out) is DEGRADED.
+    """
+
+    kind: Literal["native", "onnx", "*"]
+    dtype: Annotated[str, Field(description="a numpy dtype, or a glob over them"), AfterValidator(_dtype_glob)]
+    strict: Tolerance
+    loose: Tolerance | None = None
+
+    @model_validator(mode="after")
+    def _loose_is_looser(self) -> ToleranceRule:
+        if self.loose is not None and (self.loose.atol < self.strict.atol or self.loose.rtol < self.strict.rtol):
+            raise _at(("loose",), "expected at least the strict tolerance in both atol and rtol")
+        return self
+
+    def holds_for(self, kind: PathKind, dtype: str) -> bool:
+        """Return whether the rule is about outputs of numpy dtype ``dtype`` on a path of ``kind``."""
+        return self.kind in {"*", kind.value} and fnmatchcase(dtype, self.dtype)
+
+
+class ModelSpec(_Part):
+    """A model family: the data set that it reads, the view of its inputs, its labels, and the accuracy to reach.
+
+    Without ``data`` the exporter brings its own inputs and weights, and there is nothing to measure an accuracy on.
+    ``tolerance`` rules come before those of the whole matrix.
+    """
+
+    data: Name | None = None
+    view: Name | None = None
+    target: Name | None = None
+    accuracy: Share | None = None
+    tolerance: tuple[ToleranceRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _data_is_whole(self) -> ModelSpec:
+        given = {key: getattr(self, key) for key in ("view", "target", "accuracy")}
+        if self.data is None:
+            found = [_Found((key,), f"{key} means nothing without data") for key in given if given[key] is not None]
+        else:
+            found = [
+                _Found((), f"missing key {key!r}, which data needs") for key in ("view", "target") if not given[key]
+            ]
+        if found:
+            raise _several(found)
+        return self
+
+
+def _usual_batches(values: Mapping[str, Any]) -> tuple[int, ...]:
+    rows: int = values.get("rows", 16)
+    return (rows, max(1, rows // 3))
+
+
+class BundleSpec(_Part):
+    """The reference samples of every bundle: how many rows, and the batch sizes at which they are run.
+
+    Artifacts of fixed batch size run all rows in batches of ``static_batch``; those of dynamic batch size must take
+    at least two different ones.
+    """
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 2016
+    rows: Annotated[int, Field(ge=2, le=65536)] = 16
+    static_batch: Count = 1
+    dynamic_batches: tuple[Count, ...] = Field(default_factory=_usual_batches)
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> BundleSpec:
+        limit = f"expected at most rows ({self.rows}), got "
+        found = [
+            _Found(("dynamic_batches", at), f"{limit}{size}")
+            for at, size in enumerate(self.dynamic_batches)
+            if size > self.rows
+        ]
+        if self.static_batch > self.rows:
+            found.append(_Found(("static_batch",), f"{limit}{self.static_batch}"))
+        if len(set(self.dynamic_batches)) < 2:
+            found.append(_Found(("dynamic_batches",), "expected at least two different batch sizes"))
+        if found:
+            raise _several(found)
+        return self
+
+
+class Limits(_Part):
+    """What one cell's run, one export and one environment may take: seconds, and megabytes of memory and disk."""
+
+    cell_seconds: Seconds = 60
+    export_seconds: Seconds = 300
+    prepare_seconds: Seconds = 1200
+    memory_mb: Megabytes = 4096
+    disk_mb: Megabytes | None = None
+
+
+class Expectation(_Part):
+    """A known failure: these cells are expected to FAIL at this stage, for this reason."""
+
+    cells: CellGlob
+    stage: Stage
+    reason: Text
+    link: Link | None = None
+
+    def covers(self, cell: CellId) -> bool:
+        """Return whether this entry is about ``cell``; upper and lower case differ, and ``*`` also spans ``/``."""
+        return fnmatchcase(str(cell), self.cells)
+
+
+class Exclusion(_Part):
+    """Cells that are not tried on purpose, and why; they become SKIP."""
+
+    cells: CellGlob
+    reason: Text
+
+
+class _Weights(_Part):
+    @model_validator(mode="after")
+    def _sum_is_one(self) -> _Weights:
+        total = math.fsum(self.model_dump().values())
+        if abs(total - 1) > 1e-9:
+            raise _at((), f"expected weights that sum to 1, got {total:.6g}")
+        return self
+
+
+class DeploymentWeights(_Weights):
+    """What each part counts in the deployment rating; all sum to 1."""
+
+    interpreter_free: Share = 0.25
+    reach: Share = 0.4
+    strictness: Share = 0.25
+    latency: Share = 0.1
+
+
+class CrossPlatformWeights(_Weights):
+    """What each part counts in the cross-platform rating; both sum to 1."""
+
+    install: Share = 0.5
+    run: Share = 0.5
+
+
+class SurveyEntry(_Part):
+    """The 2016 survey's stars for ``toolkit``; ``successor`` where the framework is not that toolkit but follows it."""
+
+    toolkit: Text
+    deployment: HalfStars
+    cross_platform: HalfStars | None = None
+    successor: bool = False
+
+
+_PLATFORMS: dict[str, tuple[str, ...]] = {
+    "linux": ("linux-*",),
+    "windows": ("windows-*",),
+    "macos": ("macos-*",),
+    "arm": ("*-arm64", "*-armhf"),
+}
+
+
+class RatingSpec(_Part):
+    """How records become half-stars. ``platforms`` says which targets count for which platform of the survey.
+
+    ``survey`` is by framework as it is called here, and may name frameworks that the suite does not have.
+    """
+
+    version: Literal[1] = 1
+    deployment: DeploymentWeights = DeploymentWeights()
+    cross_platform: CrossPlatformWeights = CrossPlatformWeights()
+    platforms: dict[Name, Annotated[tuple[NameGlob, ...], Field(min_length=1)]] = Field(
+        default=_PLATFORMS, min_length=1
+    )
+    survey: dict[Name, SurveyEntry] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a spec was read: the file, and the line of every key and list entry in it."""
+
+    file: str = "matrix.yaml"
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def problem(self, path: KeyPath, text: str) -> Problem:
+        return Problem(_line(self.lines, path), path, text)
+
+
+def _rule(dtype: str, strict: float, loose: float) -> ToleranceRule:
+    near, far = Tolerance(atol=10 * strict, rtol=strict), Tolerance(atol=loose, rtol=loose)
+    return ToleranceRule(kind="*", dtype=dtype, strict=near, loose=far)
+
+
+#: What holds where no rule of the file does; see ``matrix.yaml`` for where the numbers come from.
+DEFAULT_TOLERANCES = (
+    _rule("float64", 1e-12, 1e-6),
+    _rule("float32", 1e-5, 1e-2),
+    _rule("float16", 1e-2, 1e-1),
+    ToleranceRule(kind="*", dtype="*", strict=Tolerance(atol=0, rtol=0)),
+)
+
+_Globs = Annotated[tuple[NameGlob, ...], Field(min_length=1)]
+
+
+class MatrixSpec(_Part):
+    """All of ``matrix.yaml``. ``frameworks``, ``runtimes`` and ``targets`` left out mean every plug-in found."""
+
+    version: Literal[1]
+    models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    frameworks: _Globs | None = None
+    runtimes: _Globs | None = None
+    targets: _Globs | None = None
+    bundle: BundleSpec = Field(default_factory=BundleSpec)
+    limits: Limits = Limits()
+    tolerances: tuple[ToleranceRule, ...] = ()
+    referees: dict[Name, Name] = Field(default={"onnx": "onnx-reference"})
+    expect: tuple[Expectation, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
+    ratings: RatingSpec = RatingSpec()
+    _source: _Source = PrivateAttr(default_factory=_Source)
+
+    def tolerance(self, kind: PathKind, dtype: str, model: str) -> tuple[Tolerance, Tolerance]:
+        """Return the strict and the loose tolerance for an output of numpy dtype ``dtype`` on a path of ``kind``.
+
+        The first rule that holds decides: the model's own, then the file's, then ``DEFAULT_TOLERANCES``, which hold
+        for every dtype. Raises ``KeyError`` for a model that the matrix does not have.
+        """
+        rules = (*self.models[model].tolerance, *self.tolerances, *DEFAULT_TOLERANCES)
+        rule = next(rule for rule in rules if rule.holds_for(kind, dtype))
+        return rule.strict, rule.loose or rule.strict
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names of the plug-ins that were discovered, each sort with its variants; ``data`` are the data sets."""
+
+    frameworks: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+
+
+# --- From file to spec ----------------------------------------------------------------------------------------------
+
+
+def load_spec(path: Path) -> MatrixSpec:
+    """Return the suite described by the file at ``path``.
+
+    Raises ``SpecError`` with every problem of the file, in the order of its lines; the names of plug-ins in it are
+    left to ``check_names``.
+    """
+    try:
+        plain, lines, problems, gaps = _compose(_read(path))
+    except _Unreadable as error:
+        raise SpecError(str(path), [str(problem) for problem in error.problems]) from None
+    spec = None
+    try:
+        # By way of JSON, in which a list is as good as a tuple and a word as good as an enumeration's member.
+        spec = MatrixSpec.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        told = _explain(error.errors(include_url=False), lines)
+        # That there is nothing where something was refused is no second problem.
+        problems += [problem for problem in told if problem.path not in gaps]
+    if spec is None or problems:
+        raise SpecError(str(path), _lines_of(problems))
+    spec._source = _Source(str(path), lines)
+    return spec
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of ``matrix.yaml``."""
+    schema = MatrixSpec.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "matrix.yaml of portmatrix"}
+
+
+def check_names(spec: MatrixSpec, known: Known) -> None:
+    """Raise ``SpecError`` for every name and glob of ``spec`` that means none of its models nor of the ``known`` names.
+
+    A glob over targets in ``ratings.platforms`` may match nothing: a suite need not reach every platform. So may the
+    survey's frameworks, and the referees if the file leaves them to the default.
+    """
+    problems = [*_check_lists(spec, known), *_check_cells(spec, known)]
+    if problems:
+        raise SpecError(spec._source.file, _lines_of(problems))
+
+
+def _lines_of(problems: Iterable[Problem]) -> list[str]:
+    # By line only: problems on one line stay in the order of the file's keys.
+    return [str(problem) for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.line)]
+
+
+def _line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
+    """Return the line of ``path``, or of the nearest thing around it that has one; 0 if the spec is from no file."""
+    return next((lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in lines), 0)
+
+
+# --- Names ----------------------------------------------------------------------------------------------------------
+
+
+def _check_lists(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
+    """Yield the unknown names in lists and mappings of names."""
+    problem = spec._source.problem
+    for key, word, legal in (
+        ("frameworks", "framework", known.frameworks),
+        ("runtimes", "runtime", known.runtimes),
+        ("targets", "target", known.targets),
+    ):
+        for at, glob in enumerate(getattr(spec, key) or ()):
+            if text := _unknown(word, glob, legal):
+                yield problem((key, at), text)
+    for name, model in spec.models.items():
+        if model.data is not None and (text := _unknown("data set", model.data, known.data)):
+            yield problem(("models", name, "data"), text)
+    yield from _check_referees(spec, known)
+
+
+def _check_referees(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
+    """Yield the unknown names among referees and platforms, as far as the file names any itself."""
+    problem = spec._source.problem
+    if "referees" in spec.model_fields_set:
+        for artifact, runtime in spec.referees.items():
+            if text := _unknown("runtime", runtime, known.runtimes):
+                yield problem(("referees", artifact), text)
+    if "platforms" in spec.ratings.model_fields_set:
+        for platform, globs in spec.ratings.platforms.items():
+            for at, glob in enumerate(globs):
+                if not _is_glob(glob) and (text := _unknown("target", glob, known.targets)):
+                    yield problem(("ratings", "platforms", platform, at), text)
+
+
+def _check_cells(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
+    """Yield the globs over cells that can match none."""
+    names = (
+        ("framework", known.frameworks),
+        ("model", tuple(spec.models)),
+        ("path", known.paths),
+        ("runtime", known.runtimes),
+        ("target", known.targets),
+    )
+    for key in ("expect", "exclude"):
+        for at, entry in enumerate(getattr(spec, key)):
+            for text in _dead_parts(entry.cells, names):
+                yield spec._source.problem((key, at, "cells"), text)
+
+
+def _dead_parts(glob: str, names: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
+    """Yield why ``glob`` matches no cell made of ``names`` (five sorts of them), or nothing if it matches one."""
+    segments = glob.split("/")
+    if len(segments) == 5:
+        for segment, (word, legal) in zip(segments, names, strict=True):
+            if text := _unknown(word, segment, legal):
+                yield f"{text} in {glob!r}"
+        return
+    ways = (way.split("/") for way in _spelled_out(glob))
+    if any(all(_known(part, legal) for part, (_, legal) in zip(way, names, strict=True)) for way in ways):
+        return
+    every = tuple(dict.fromkeys(name for _, legal in names for name in legal))
+    strange = [segment for segment in segments if not _known(segment, every) and "*" not in segment]
+    for segment in strange:
+        yield f"unknown name {segment!r} in {glob!r}{nearest(segment, every)}"
+    if not strange:
+        yield f"{glob!r} matches no cell that these models and plug-ins could make"
+
+
+def _spelled_out(glob: str) -> Iterator[str]:
+    """Yield the globs of five parts that together mean what one of fewer parts does, whose ``*`` may span several."""
+    pieces = re.split(r"\*+", glob)
+    missing = 4 - glob.count("/")
+    for spans in combinations_with_replacement(range(len(pieces) - 1), missing):
+        stars = ["*" + "/*" * spans.count(at) for at in range(len(pieces) - 1)]
+        yield pieces[0] + "".join(star + piece for star, piece in zip(stars, pieces[1:], strict=True))
+
+
+def _is_glob(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _known(glob: str, legal: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for name in legal)
+
+
+def _unknown(word: str, glob: str, legal: Sequence[str]) -> str:
+    """Return what is wrong with a name or glob that means none of the ``legal`` names, or an empty string."""
+    if glob == "*" or _known(glob, legal):
+        return ""
+    found = _words(legal) or "none was found"
+    if _is_glob(glob):
+        return f"{glob!r} matches no {word}; expected one of {found}"
+    return f"unknown {word} {glob!r}; expected one of {found}{nearest(glob, legal)}"
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+# --- Bytes and YAML -------------------------------------------------------------------------------------------------
+
+
+class _Unreadable(Exception):
+    """The file cannot be read to its end; carries what was found up to there."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__()
+        self.problems = sorted(problems, key=lambda problem: problem.line)
+
+
+def _read(path: Path) -> str:
+    """Return the file's text; raises ``_Unreadable`` unless it is a small file of UTF-8 without control characters."""
+    try:
+        if path.is_dir():
+            raise _Unreadable([Problem(0, (), "is a directory; expected a file such as matrix.yaml in it")])
+        if path.exists() and not path.is_file():
+            raise _Unreadable([Problem(0, (), "expected an ordinary file")])
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _Unreadable([Problem(0, (), f"cannot be read: {why}")]) from None
+    if len(raw) > MAX_BYTES:
+        raise _Unreadable([Problem(1, (), f"larger than {MAX_BYTES // 1024} KiB; no matrix needs that")])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _Unreadable(
+            [Problem(line, (), f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")]
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if problems := list(_bad_characters(text)):
+        raise _Unreadable(problems)
+    return text
+
+
+def _bad_characters(text: str) -> Iterator[Problem]:
+    """Yield the lines that are indented by tabs or hold characters that YAML does not allow, one problem a line."""
+    strange = re.compile(r"[^\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if found := strange.search(line):
+            yield Problem(number, (), f"character U+{ord(found[0]):04X} is not allowed in YAML; remove it")
+        elif re.match(r" *\t\s*[^\s#]", line):
+            yield Problem(number, (), "indented by a tab; YAML wants spaces")
+
+
+@dataclass
+class _Open:
+    """A list or mapping whose end has not come yet; ``key`` is what waits for its value."""
+
+    path: KeyPath
+    value: list[Any] | dict[str, Any]
+    key: str | None = None
+
+
+_NULL = re.compile(r"(~|null|Null|NULL|)$")
+_TRUTH = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
+_INTEGER = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_NOT_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
+
+
+def _compose(text: str) -> tuple[Any, dict[KeyPath, int], list[Problem], frozenset[KeyPath]]:
+    """Return the plain data of a YAML text, the line of every key and entry, what is wrong, and where data is missing.
+
+    Raises ``_Unreadable`` where reading cannot go on: wrong syntax, nesting too deep, a second document.
+    """
+    composer = _Composer()
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            composer.take(event)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        why = "; ".join(filter(None, [error.context, error.problem]))
+        raise composer.stop(mark.line + 1 if mark else 1, f"not valid YAML: {why}") from None
+    except (YAMLError, ValueError, OverflowError, IndexError, RecursionError) as error:
+        # An escape such as "\Uffffffff" is beyond what the parser itself expects.
+        raise composer.stop(composer.line, f"not valid YAML: {error or type(error).__name__}") from None
+    if not composer.started:
+        raise composer.stop(1, "is empty; expected a mapping with at least the keys version and models")
+    return composer.root, composer.lines, composer.problems, frozenset(composer.gaps)
+
+
+class _Composer:
+    """Builds plain data from YAML events without recursion, and notes the line of everything.
+
+    What is refused but can be passed over leaves None (a gap) in the data, so that all else can still be checked.
+    """
+
+    def __init__(self) -> None:
+        self.root: Any = None
+        self.started = False
+        self.line = 1
+        self.values = 0
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[Problem] = []
+        self.gaps: set[KeyPath] = set()
+        self._stack: list[_Open] = []
+
+    def stop(self, line: int, text: str) -> _Unreadable:
+        """Return the error that ends the reading, with all that was found before."""
+        return _Unreadable([*self.problems, Problem(line, self._place(), text)])
+
+    def take(self, event: Event) -> None:
+        """Take the next event in; raises ``_Unreadable`` where the rest cannot make sense."""
+        self.line = event.start_mark.line + 1
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise self.stop(self.line, f"more than {MAX_VALUES} keys and values; no matrix needs that")
+        match event:
+            case DocumentStartEvent():
+                self._start(event)
+            case MappingEndEvent() | SequenceEndEvent():
+                self._close()
+            case AliasEvent() | ScalarEvent() | MappingStartEvent() | SequenceStartEvent():
+                top = self._stack[-1] if self._stack else None
+                if top is not None and isinstance(top.value, dict) and top.key is None:
+                    self._take_key(event, top, top.value)
+                else:
+                    self._take_value(event)
+
+    def _start(self, event: DocumentStartEvent) -> None:
+        if self.started:
+            raise self.stop(self.line, "a second document starts here; expected one only")
+        self.started = True
+        if event.version is not None:
+            self._refuse((), "%YAML directives are not read; remove it (the file is YAML 1.2)")
+
+    def _place(self) -> KeyPath:
+        """Return the key path of the value that comes next, or of the mapping that waits for a key."""
+        if not self._stack:
+            return ()
+        top = self._stack[-1]
+        if isinstance(top.value, list):
+            return (*top.path, len(top.value))
+        return top.path if top.key is None else (*top.path, top.key)
+
+    def _refuse(self, path: KeyPath, text: str, *, gap: bool = False) -> None:
+        self.problems.append(Problem(self.line, path, text))
+        if gap:
+            self.gaps.add(path)
+
+    def _refuse_extras(self, event: _NodeEvent, path: KeyPath) -> bool:
+        """Note anchors, aliases and tags as problems; return whether the event's own value is lost by that."""
+        if isinstance(event, AliasEvent):
+            self._refuse(path, f"aliases (*{_cut(event.anchor)}) are not read; write the value out", gap=True)
+            return True
+        if event.anchor is not None:
+            self._refuse(path, f"anchors (&{_cut(event.anchor)}) are not read; remove it")
+        if event.tag is not None:
+            tag = _cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self._refuse(path, f"tags ({tag}) are not read; remove it", gap=True)
+            return True
+        return False
+
+    def _take_key(self, event: _NodeEvent, top: _Open, mapping: dict[str, Any]) -> None:
+        if not isinstance(event, ScalarEvent):
+            self._refuse_extras(event, top.path)
+            raise self.stop(self.line, "expected a word as key")
+        top.key = event.value
+        path = (*top.path, event.value)
+        self._refuse_extras(event, path)
+        if event.implicit[0] and event.value == "<<":
+            self._refuse(path, "merge keys (<<) are not read; write the keys out", gap=True)
+        elif event.implicit[0] and not isinstance(_scalar(event.value), str):
+            self._refuse(path, f"keys are text: write {_show(event.value)} in quotes", gap=True)
+        elif event.value in mapping:
+            self._refuse(path, f"duplicate key {_show(event.value)} (first on line {self.lines[path]})")
+        self.lines.setdefault(path, self.line)
+
+    def _take_value(self, event: _NodeEvent) -> None:
+        path = self._place()
+        self.lines.setdefault(path, self.line)
+        lost = self._refuse_extras(event, path)
+        if isinstance(event, MappingStartEvent | SequenceStartEvent):
+            if len(self._stack) >= MAX_DEPTH:
+                raise self.stop(self.line, f"nested deeper than {MAX_DEPTH} levels")
+            value: Any = {} if isinstance(event, MappingStartEvent) else []
+            self._attach(value)
+            self._stack.append(_Open(path, value))
+        elif isinstance(event, ScalarEvent) and not lost:
+            self._attach(self._scalar_at(event, path))
+        else:
+            self._attach(None)
+
+    def _scalar_at(self, event: ScalarEvent, path: KeyPath) -> Any:
+        value = _scalar(event.value) if event.implicit[0] else event.value
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            self._refuse(path, "half a surrogate pair is no text", gap=True)
+            return None
+        if isinstance(value, int | float) and not abs(value) <= 2**53:
+            self._refuse(path, f"expected a finite number of ordinary size, got {_show(event.value)}", gap=True)
+            return None
+        return value
+
+    def _attach(self, value: Any) -> None:
+        if not self._stack:
+            self.root = value
+            return
+        top = self._stack[-1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+        elif top.key is not None:
+            top.value.setdefault(top.key, value)
+            top.key = None
+
+    def _close(self) -> None:
+        """End the innermost list or mapping; a list must not say anything twice."""
+        top = self._stack.pop()
+        if not isinstance(top.value, list):
+            return
+        first: dict[str, KeyPath] = {}
+        for at, entry in enumerate(top.value):
+            path = (*top.path, at)
+            seen = first.setdefault(json.dumps(entry, sort_keys=True), path)
+            if seen != path and path not in self.gaps:
+                text = f"duplicate entry {_show(entry)} (first on line {self.lines[seen]})"
+                self.problems.append(Problem(self.lines[path], path, text))
+
+
+def _scalar(text: str) -> str | int | float | bool | None:
+    """Return what a plain scalar means by the core schema of YAML 1.2, section 10.3.2."""
+    if _NULL.match(text):
+        return None
+    if _TRUTH.match(text):
+        return text.lower() == "true"
+    if _NOT_FINITE.match(text):
+        return math.nan
+    if _NUMBER.match(text) or _INTEGER.match(text):
+        # Digits without end must not be turned into an int: that takes quadratic time, and newer Pythons refuse.
+        whole = _INTEGER.match(text) is not None and len(text) <= 20
+        return int(text, 0 if text[:2] in {"0o", "0x"} else 10) if whole else _float(text)
+    return text
+
+
+def _float(text: str) -> float:
+    return math.inf if text[:2] in {"0o", "0x"} else float(text)
+
+
+# --- From pydantic's errors to ours ---------------------------------------------------------------------------------
+
+
+class _Found(NamedTuple):
+    """A problem found by a validator: its place below what is validated, and what is wrong."""
+
+    path: KeyPath
+    text: str
+
+
+def _several(found: Sequence[_Found]) -> PydanticCustomError:
+    """Return the error by which a validator reports all that it found, each at its own place."""
+    return PydanticCustomError("found", "{found}", {"found": tuple(found)})
+
+
+def _at(path: KeyPath, text: str) -> PydanticCustomError:
+    return _several([_Found(path, text)])
+
+
+def _explain(errors: Iterable[ErrorDetails], lines: Mapping[KeyPath, int]) -> Iterator[Problem]:
+    """Yield pydantic's findings in our words."""
+    schema = MatrixSpec.model_json_schema()
+    for error in errors:
+        for path, text in _in_our_words(error, schema):
+            yield Problem(_line(lines, path), path, text)
+
+
+def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_Found]:
+    path, value = error["loc"], error["input"]
+    text = ""
+    match error["type"]:
+        case "found":
+            return [_Found((*path, *found.path), found.text) for found in error["ctx"]["found"]]
+        case "default_factory_not_called":  # Another error, of what the default follows from, says all.
+            return []
+        case "value_error":
+            text = str(error["ctx"]["error"])
+        case "missing":
+            path, text = path[:-1], f"missing key {path[-1]!r}"
+        case "extra_forbidden":
+            key, legal = str(path[-1]), tuple(_schema_at(schema, path[:-1]).get("properties", ()))
+            text = f"unknown key {_show(key)}; expected one of {_words(legal)}{nearest(key, legal)}"
+        case "too_short":
+            text = "is empty; expected at least one entry"
+        case _ if path[-1:] == ("[key]",):
+            path, text = path[:-1], f"expected {_NAME_IS}, got {_show(value)}"
+        case _:
+            text = _mismatch(_schema_at(schema, path), value)
+    return [_Found(path, text)]
+
+
+def _mismatch(wanted: Mapping[str, Any], value: object) -> str:
+    hint = ""
+    if isinstance(value, str):
+        hint = nearest(value, [str(word) for word in wanted.get("enum", ())])
+    elif wanted.get("type") == "string" and not isinstance(value, list | dict):
+        hint = "; if it is meant as text, write it in quotes"
+    return f"expected {_expected(wanted)}, got {_show(value)}{hint}"
+
+
+def _schema_at(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
+    """Return the part of a JSON Schema that is about ``path``; empty where there is none."""
+    here: Any = schema
+    for key in (None, *path):
+        if isinstance(key, int):
+            here = here.get("items", {})
+        elif key is not None:
+            others: Any = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), {})
+            here = here.get("properties", {}).get(key, others)
+        if "anyOf" in here:
+            here = next(one for one in here["anyOf"] if one.get("type") != "null")
+        if "$ref" in here:
+            here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    found: Mapping[str, Any] = here
+    return found
+
+
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "some text",
+    "boolean": "true or false",
+    "number": "a number",
+    "integer": "a whole number",
+}
+
+
+def _expected(schema: Mapping[str, Any]) -> str:
+    """Return in words what a part of the JSON Schema allows."""
+    if "const" in schema:
+        return str(schema["const"])
+    if "enum" in schema:
+        return f"one of {_words(map(str, schema['enum']))}"
+    kind = str(schema.get("type"))
+    if kind not in {"object", "array"} and "description" in schema:
+        return str(schema["description"])
+    low, high = schema.get("minimum"), schema.get("maximum")
+    limits = f" from {low:g} to {high:g}" if low is not None and high is not None else ""
+    if low is not None and high is None:
+        limits = f" of at least {low:g}"
+    elif "exclusiveMinimum" in schema:
+        limits = f" above {schema['exclusiveMinimum']:g}"
+    return _KINDS.get(kind, "something else") + limits
+
+
+def _show(value: object) -> str:
+    """Return a value as it would look in the file, cut short."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

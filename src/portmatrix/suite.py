@@ -1,0 +1,124 @@
+"""A suite: the folder with a ``matrix.yaml``, its parsed spec and its plug-ins, and the machine that it is run on."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from portmatrix.errors import UserError
+from portmatrix.plan import Axes
+from portmatrix.plugins import PlatformSpec, Plugins, Way, discover
+from portmatrix.spec import Known, MatrixSpec, check_names, load_spec
+
+SPEC = "matrix.yaml"
+#: The copy of the reference suite in the installed package; a checkout has the suite itself instead.
+PACKAGED = Path(__file__).with_name("suite")
+
+_Item = TypeVar("_Item")
+
+
+class Suite(NamedTuple):
+    """A loaded suite."""
+
+    root: Path
+    spec: MatrixSpec
+    plugins: Plugins
+    host: PlatformSpec
+
+
+def this_machine() -> PlatformSpec:
+    """Return the platform that the engine runs on, in the words of target plug-ins."""
+    systems = {"linux": "linux", "darwin": "macos", "win32": "windows"}
+    machine = platform.machine().lower()
+    arch = {"amd64": "x86_64", "aarch64": "arm64", "armv7l": "armhf"}.get(machine, machine)
+    system = systems.get(sys.platform)
+    if system is None:
+        raise UserError(f"{sys.platform} is no platform that portmatrix runs on; expected Linux, macOS or Windows")
+    libc = (platform.libc_ver()[0] or "musl") if system == "linux" else ""
+    bits = 64 if sys.maxsize > 2**32 else 32
+    return PlatformSpec.model_validate(
+        {"os": system, "arch": arch, "libc": libc, "endian": sys.byteorder, "bits": bits}
+    )
+
+
+def find_root(start: Path, named: Path | None = None) -> Path:
+    """Return the suite's folder: ``named``, else the nearest one upwards of ``start``, else the packaged one.
+
+    Raises ``UserError`` if ``named`` holds no ``matrix.yaml``, or none is found anywhere.
+    """
+    if named is not None:
+        if not (named / SPEC).is_file():
+            raise UserError(f"{named} holds no {SPEC}; `portmatrix init {named}` makes a suite there")
+        return named.resolve()
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / SPEC).is_file():
+            return folder
+    if (PACKAGED / SPEC).is_file():
+        return PACKAGED
+    raise UserError(f"no {SPEC} here or above; `portmatrix init DIR` makes a suite, --suite DIR names one")
+
+
+def load(root: Path) -> Suite:
+    """Return the suite in ``root``; raises ``SpecError`` with everything that is wrong with its ``matrix.yaml``."""
+    spec = load_spec(root / SPEC)
+    host = this_machine()
+    plugins = discover(plugin_folders(root), host)
+    check_names(spec, known_names(plugins))
+    return Suite(root, spec, plugins, host)
+
+
+def plugin_folders(root: Path) -> dict[str, Path]:
+    """Return where the plug-ins of each sort are: in the suite, or in the reference suite where it has no such folder.
+
+    Exporters are always the suite's own: they are what makes it another suite.
+    """
+    reference = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
+    shared = {
+        sort: root / sort if (root / sort).is_dir() else reference / sort for sort in ("runtimes", "targets", "data")
+    }
+    return {"exporters": root / "exporters", **shared}
+
+
+def known_names(plugins: Plugins) -> Known:
+    """Return the names that ``matrix.yaml`` may use; those of broken plug-ins count, for they are there."""
+    broken: dict[str, list[str]] = {"exporter": [], "runtime": [], "target": [], "data": []}
+    for item in plugins.broken:
+        broken[item.kind].append(item.name)
+    paths = sorted({path for exporter in plugins.exporters.values() for path in exporter.paths})
+    return Known(
+        frameworks=(*plugins.exporters, *broken["exporter"]),
+        paths=tuple(paths),
+        runtimes=(*plugins.runtimes, *broken["runtime"]),
+        targets=(*plugins.targets, *broken["target"]),
+        data=(*plugins.data, *broken["data"]),
+    )
+
+
+def _chosen(items: dict[str, _Item], globs: tuple[str, ...] | None) -> dict[str, _Item]:
+    if globs is None:
+        return items
+    return {name: item for name, item in items.items() if any(fnmatchcase(name, glob) for glob in globs)}
+
+
+def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
+    """Return the axes that the suite spans: on the targets within reach of this machine, or on all (``everywhere``)."""
+    exporters = _chosen(suite.plugins.exporters, suite.spec.frameworks)
+    runtimes = _chosen(suite.plugins.runtimes, suite.spec.runtimes)
+    targets = _chosen(suite.plugins.targets, suite.spec.targets)
+    return Axes(
+        models=tuple(suite.spec.models),
+        paths={
+            name: {path: declared.format for path, declared in exporter.paths.items()}
+            for name, exporter in exporters.items()
+        },
+        runtimes={name: frozenset(runtime.formats) for name, runtime in runtimes.items()},
+        targets=tuple(name for name, target in targets.items() if everywhere or isinstance(target.way, Way)),
+    )
+
+
+def exclusions(suite: Suite) -> list[tuple[str, str]]:
+    """Return the suite's exclusions as pairs of glob and reason."""
+    return [(item.cells, item.reason) for item in suite.spec.exclude]

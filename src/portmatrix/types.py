@@ -1,0 +1,189 @@
+"""The words of the project as types: cell, outcome, stage, reach, comparison, record.
+
+Everything here is frozen data without behaviour that touches a disk, a clock or a process, so every other module may
+import it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(str, Enum):
+    """How an attempt at a cell ended. A closed list; ``docs/reading-the-table.md`` says what each one claims."""
+
+    PASS = "PASS"
+    DEGRADED = "DEGRADED"
+    FAIL = "FAIL"
+    ERROR = "ERROR"
+    XFAIL = "XFAIL"
+    XPASS = "XPASS"
+    SKIP = "SKIP"
+    NOT_RUN = "NOT_RUN"
+
+
+#: Outcomes that say something about the model and the runtime, rather than about us.
+CONCLUSIVE = frozenset({Outcome.PASS, Outcome.DEGRADED, Outcome.FAIL, Outcome.XFAIL, Outcome.XPASS})
+#: Outcomes that count as "the model works there".
+WORKING = frozenset({Outcome.PASS, Outcome.DEGRADED, Outcome.XPASS})
+#: Outcomes that turn a run red (exit 1). NOT_RUN is not among them: it is reported, never taken for a failure.
+UNEXPECTED = frozenset({Outcome.FAIL, Outcome.ERROR, Outcome.XPASS})
+
+
+class Stage(str, Enum):
+    """The step of a cell's way in which it ended; in the order in which they happen."""
+
+    PLAN = "PLAN"
+    PREPARE = "PREPARE"
+    TRAIN = "TRAIN"
+    EXPORT = "EXPORT"
+    LOAD = "LOAD"
+    RUN = "RUN"
+    COMPARE = "COMPARE"
+    MEASURE = "MEASURE"
+
+
+class Reach(str, Enum):
+    """How a target is reached from this machine, best first."""
+
+    NATIVE = "native"
+    CONTAINER = "container"
+    EMULATED = "emulated"
+    REMOTE = "remote"
+    STATIC = "static"
+
+
+class PathKind(str, Enum):
+    """Whether a model leaves its framework in the framework's own deployable format or as ONNX."""
+
+    NATIVE = "native"
+    ONNX = "onnx"
+
+
+class Batch(str, Enum):
+    """Whether an artifact's batch dimension is a fixed number or symbolic."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+
+
+class CellId(NamedTuple):
+    """The five coordinates of a cell; ``str()`` gives its id ``framework/model/path/runtime/target``."""
+
+    framework: str
+    model: str
+    path: str
+    runtime: str
+    target: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> CellId:
+        """Return the cell named by ``text``; raises ``ValueError`` unless it has exactly five non-empty parts."""
+        parts = text.split("/")
+        if len(parts) != 5 or not all(parts):
+            raise ValueError(f"{text!r} is no cell id; expected framework/model/path/runtime/target")
+        return cls(*parts)
+
+
+class Frozen(BaseModel):
+    """Base of all parsed data: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Frozen):
+    """Name, numpy dtype name and shape of one input or output; ``None`` stands for the symbolic batch dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Tolerance(Frozen):
+    """Elementwise closeness ``|out - ref| <= atol + rtol * |ref|``, the rule of ``numpy.isclose``."""
+
+    atol: float = Field(ge=0)
+    rtol: float = Field(ge=0)
+
+
+class Comparison(Frozen):
+    """One output of one sample set, measured against the framework's own output.
+
+    ``shape`` is that of the stacked array: calls x batch x the tensor's own axes.
+
+    ``max_abs`` and ``max_rel`` are over all elements where both are finite; ``snr_db`` is ``10 log10(sum ref^2 / sum
+    (out - ref)^2)`` (None when there is no noise); ``top1`` the share of rows whose argmax over the last axis agrees;
+    ``needed`` the smallest factor on the strict tolerance that would have passed (at most 1 means strict pass, None
+    means no tolerance would do: wrong dtype, wrong shape, or a NaN or infinity of its own).
+    """
+
+    output: str
+    batch: int
+    dtype: str
+    shape: tuple[int, ...]
+    elements: int
+    max_abs: float | None
+    max_rel: float | None
+    mismatched: float | None
+    snr_db: float | None
+    cosine: float | None
+    top1: float | None
+    needed: float | None
+    tolerance: Tolerance
+    verdict: Literal["strict", "loose", "fail"]
+    why: str = ""
+
+
+class Blame(Frozen):
+    """Who is at fault for a failed comparison, by a third party's outputs for the same artifact."""
+
+    party: Literal["exporter", "runtime", "undecided"]
+    referee: str
+    why: str
+
+
+class Record(Frozen):
+    """One attempt at one cell. Times are UTC in ISO 8601, durations in seconds.
+
+    A ``reused`` record repeats an earlier one of which nothing has changed since; ``measured`` says when that was made.
+
+    ``expected`` is the reason given in ``matrix.yaml`` where the outcome is XFAIL or XPASS. ``environment`` names what
+    ran (interpreter, package versions, processor); ``facts`` what the exporter and the worker reported of themselves
+    (opset written, how the network was closed).
+    """
+
+    schema_version: Literal[1] = 1
+    cell: str
+    outcome: Outcome
+    stage: Stage | None = None
+    reason: str = ""
+    expected: str | None = None
+    reach: Reach | None = None
+    archived: bool = False
+    reused: bool = False
+    measured: str | None = None
+    run: str
+    started: str
+    seconds: dict[str, float] = Field(default_factory=dict)
+    accuracy: float | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    blame: Blame | None = None
+    bundle: str | None = None
+    recipe: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+    facts: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    log_tail: str = ""
+    engine: str
+
+    @property
+    def id(self) -> CellId:
+        """The record's cell as its five coordinates."""
+        return CellId.parse(self.cell)

@@ -1,0 +1,350 @@
+"""The engine's end of a worker: starts it behind closed doors, asks it, and says how it ended if it did not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import psutil
+
+from portmatrix.types import Stage
+
+WORKER = Path(__file__).with_name("worker.py")
+#: What a failing cell keeps of its worker's log, in characters.
+LOG_TAIL = 4000
+#: A worker that writes more than this into its log (bytes) in one request is stopped.
+LOG_BYTES = 64 << 20
+_POLL_SECONDS = 0.05
+_START_SECONDS = 120
+#: The only variables of the engine's own environment that a worker sees.
+_KEPT = (
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+    "WINDIR",
+    "COMSPEC",
+    "PATHEXT",
+    "NUMBER_OF_PROCESSORS",
+)
+
+
+class Limits(NamedTuple):
+    """What one request may take: wall-clock seconds, and resident memory of the worker in MiB."""
+
+    seconds: float
+    memory_mb: int
+
+
+class Launch(NamedTuple):
+    """How a worker is started: the command prefix that leads to its target, its interpreter, and its environment.
+
+    ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state.
+    """
+
+    name: str
+    prefix: tuple[str, ...]
+    python: str
+    env: Mapping[str, str]
+    network: bool
+    packages: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """A request that did not succeed.
+
+    ``fault`` is ``model`` where the plug-in's own function failed or took its worker down (a finding), ``harness``
+    where the cause lies with us or the machine.
+    """
+
+    stage: Stage
+    reason: str
+    fault: Literal["model", "harness"]
+    log_tail: str = ""
+    transient: bool = False
+
+
+@functools.cache
+def network_closure() -> tuple[tuple[str, ...], str]:
+    """Return how workers are cut off the network here: a command prefix, and its name for the record.
+
+    Linux gives a process an empty network namespace (``unshare --net``, as root or through a user namespace). Where
+    that is not to be had, an audit hook inside the worker refuses what goes through Python's own socket module; code
+    that brings its own networking is then not held, and the record says ``audit-hook`` rather than ``namespace``.
+    """
+    unshare = shutil.which("unshare") if sys.platform.startswith("linux") else None
+    if unshare:
+        for options in (("--net",), ("--map-root-user", "--net")):
+            probe = subprocess.run([unshare, *options, "true"], capture_output=True, check=False)
+            if probe.returncode == 0:
+                return (unshare, *options), "namespace"
+    return (), "audit-hook"
+
+
+def worker_environment(launch: Launch, folder: Path, threads: int) -> dict[str, str]:
+    """Return the whole environment of a worker: nothing of the engine's own but a short list, and no way to install."""
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    binaries = str(Path(launch.python).parent)
+    env["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
+    env.setdefault("LANG", "C.UTF-8")
+    for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"):
+        env[name] = str(folder)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        env[name] = str(threads)
+    env.update(PIP_NO_INDEX="1", PIP_REQUIRE_VIRTUALENV="1", PIP_CONFIG_FILE=os.devnull, PIP_NO_INPUT="1")
+    env.update(launch.env)
+    if not launch.network:
+        env["PORTMATRIX_NETWORK"] = network_closure()[1]
+    return env
+
+
+class Worker:
+    """A running worker process. Not for use by more than one thread at a time."""
+
+    def __init__(self, launch: Launch, folder: Path, threads: int = 1) -> None:
+        """Start it with ``folder`` as its home and log place; raises ``OSError`` if it cannot be started at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.launch = launch
+        self.folder = folder
+        self.log = folder / "worker.log"
+        self.environment: dict[str, str] = {}
+        self._stage = Stage.PREPARE
+        self._asked = 0
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        closure = () if launch.network else network_closure()[0]
+        command = [*launch.prefix, *closure, launch.python, "-I", str(WORKER)]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=worker_environment(launch, folder, threads),
+                start_new_session=True,
+            )
+        self._watched = psutil.Process(self._process.pid)
+        self._reader = threading.Thread(target=self._read, name=f"reader of {launch.name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there to be asked."""
+        return self._process.poll() is None
+
+    def hello(self, limits: Limits) -> Failure | None:
+        """Ask the worker what it is, into ``environment``; returns why it could not say."""
+        answer = self.ask({"op": "hello", "packages": list(self.launch.packages)}, limits)
+        if isinstance(answer, Failure):
+            return answer._replace(stage=Stage.PREPARE, fault="harness")
+        self.environment = dict(answer["environment"])
+        return None
+
+    def ask(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any] | Failure:
+        """Send one request and return its answer, or why there is none.
+
+        A worker that hangs, outgrows its memory or dies is gone afterwards (``alive`` is False).
+        """
+        self._asked += 1
+        self._stage = Stage.PREPARE
+        start = self._log_size()
+        line = json.dumps({**request, "id": self._asked}).encode() + b"\n"
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except OSError:
+            return self._ended(start, None)
+        return self._answer(start, limits)
+
+    def _answer(self, start: int, limits: Limits) -> dict[str, Any] | Failure:
+        deadline = time.monotonic() + limits.seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                stopped = self._over_limit(deadline, limits, start)
+                if stopped:
+                    return self._ended(start, stopped)
+                continue
+            if line is None:
+                return self._ended(start, None)
+            message = _parse(line)
+            if message is None:
+                return self._ended(start, "it wrote something that is no answer into the protocol", fault="harness")
+            if "event" in message:
+                self._stage = Stage(message["stage"])
+            elif message["id"] == self._asked:
+                return message if message["ok"] else self._failure(message, start)
+
+    def _failure(self, message: Mapping[str, Any], start: int) -> Failure:
+        fault: Literal["model", "harness"] = "model" if message["fault"] == "model" else "harness"
+        return Failure(Stage(message["stage"]), str(message["reason"]), fault, self.log_tail(start))
+
+    def _over_limit(self, deadline: float, limits: Limits, start: int) -> str:
+        if time.monotonic() > deadline:
+            return f"did not end within {limits.seconds:g} s"
+        memory = self._memory_mb()
+        if memory > limits.memory_mb:
+            return f"used {memory} MiB of memory; the limit is {limits.memory_mb} MiB"
+        written = self._log_size() - start
+        if written > LOG_BYTES:
+            return f"wrote more than {LOG_BYTES >> 20} MiB into its log"
+        return ""
+
+    def _memory_mb(self) -> int:
+        try:
+            return int(self._watched.memory_info().rss >> 20)
+        except psutil.Error:
+            return 0
+
+    def _ended(self, start: int, stopped: str | None, *, fault: Literal["model", "harness"] = "model") -> Failure:
+        """Return the failure for a worker that died by itself (``stopped`` None) or has to be stopped now."""
+        if stopped is not None:
+            self.kill()
+            return Failure(self._stage, stopped, fault, self.log_tail(start))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self.kill()
+        code = self._process.returncode
+        reason = (
+            f"the worker died of {signal_name(-code)}" if code < 0 else f"the worker ended itself with status {code}"
+        )
+        return Failure(self._stage, reason, fault, self.log_tail(start))
+
+    def _log_size(self) -> int:
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
+    def log_tail(self, start: int = 0) -> str:
+        """Return the end of the log since byte ``start``, as text, at most ``LOG_TAIL`` characters."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(start, self._log_size() - 4 * LOG_TAIL))
+                return log.read().decode("utf-8", "replace")[-LOG_TAIL:].strip()
+        except OSError:
+            return ""
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def kill(self) -> None:
+        """End the worker and everything it started, at once."""
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self._close_pipes()
+
+    def close(self) -> None:
+        """End the worker in good order: close its input, wait a moment, then kill what is left."""
+        if self.alive and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+        self.kill()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the message in one protocol line, or None if it is not one."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(message, dict):
+        return None
+    if "event" in message:
+        return message if message.get("stage") in Stage.__members__ else None
+    return message if {"id", "ok"} <= message.keys() else None
+
+
+def start(launch: Launch, folder: Path, threads: int, limits: Limits) -> Worker | Failure:
+    """Return a worker that has said hello, or why there is none; ``folder`` becomes its home."""
+    try:
+        worker = Worker(launch, folder, threads)
+    except OSError as error:
+        return Failure(Stage.PREPARE, f"could not start {launch.name}'s worker: {error}", "harness", transient=True)
+    failure = worker.hello(Limits(max(limits.seconds, _START_SECONDS), limits.memory_mb))
+    if failure is None:
+        return worker
+    worker.kill()
+    return failure
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGSEGV (signal 11)`` for 11, and ``signal N`` for a number without a name."""
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"
+
+
+class Lease:
+    """A worker that is there when asked: started at the first request, and again after it died."""
+
+    def __init__(self, launch: Launch, folder: Path, limits: Limits, threads: int = 1) -> None:
+        self._launch = launch
+        self._folder = folder
+        self._limits = limits
+        self._threads = threads
+        self._worker: Worker | None = None
+        self._started = 0
+        self.environment: dict[str, str] = {}
+
+    @property
+    def network(self) -> str:
+        """How this worker's network is closed, in the word that records use."""
+        return "open" if self._launch.network else network_closure()[1]
+
+    def ask(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any] | Failure:
+        """Return the worker's answer, or why there is none; the next call finds a living worker again."""
+        if self._worker is None or not self._worker.alive:
+            started = start(self._launch, self._folder / f"worker-{self._started}", self._threads, self._limits)
+            self._started += 1
+            if isinstance(started, Failure):
+                self._worker = None
+                return started
+            self._worker = started
+            self.environment = started.environment
+        return self._worker.ask(request, limits)
+
+    def close(self) -> None:
+        """End the worker, if there is one."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def kill(self) -> None:
+        """End the worker at once, from any thread; a request in flight comes back as a failure."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from portmatrix.errors import UserError
+from portmatrix.render.readme import BEGIN, END, badge_text, render_section, replace_section, results_page
+from portmatrix.render.table import badge_table
+from portmatrix.types import Outcome, Stage
+
+
+def rendered(markdown: str) -> str:
+    """Return the HTML that a GitHub-like Markdown renderer makes of ``markdown`` (raw HTML is kept as it is)."""
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+
+
+def test_every_badge_links_to_an_anchor_of_the_results_page(records: Any, ratings: Any, survey: Any) -> None:
+    links = re.findall(r"\(docs/results\.md#([^)]+)\)", render_section(records, ratings, survey))
+    anchors = re.findall(r'<a id="([^"]+)">', results_page(records))
+    assert len(links) == len({(r.id.framework, r.id.target) for r in records})
+    assert set(links) == set(anchors)
+    assert len(anchors) == len(set(anchors))
+
+
+def test_hostile_names_still_link_to_their_rows(hostile: Any) -> None:
+    section, page = rendered(render_section(hostile, ())), rendered(results_page(hostile))
+    links = re.findall(r'href="docs/results\.md#([^"]+)"', section)
+    assert len(links) == len(Outcome)
+    assert set(links) == set(re.findall(r'<a id="([^"]+)">', page))
+    for html in (section, page):
+        assert "<script" not in html
+        assert 'href="javascript' not in html
+        assert "\u202e" not in html
+        assert len(html) < 100_000
+
+
+def test_tables_have_as_many_fields_as_heads_in_every_row(
+    records: Any, ratings: Any, survey: Any, hostile: Any
+) -> None:
+    for text in (render_section(records, ratings, survey), results_page(records), results_page(hostile)):
+        for table in re.findall(r"<table>.*?</table>", rendered(text), re.DOTALL):
+            rows = [len(re.findall(r"<t[hd]\b", row)) for row in table.split("<tr>")[1:]]
+            assert len(set(rows)) == 1
+    lines = render_section(records, ratings, survey).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}) == 1
+
+
+def test_equal_records_give_equal_bytes(records: Any, ratings: Any) -> None:
+    shuffled = list(records)
+    random.Random(1).shuffle(shuffled)
+    assert render_section(shuffled, ratings) == render_section(records, ratings)
+    assert results_page(shuffled) == results_page(records)
+
+
+def test_the_results_page_names_every_cell_that_is_no_plain_pass(make: Any) -> None:
+    records = [make(f"fw/m{o.value}/onnx/rt/t", o, stage=Stage.RUN, reason=f"because {o.value}") for o in Outcome]
+    page = results_page(records)
+    for outcome in set(Outcome) - {Outcome.PASS}:
+        assert f"**{outcome.value}** at RUN: because {outcome.value.replace('_', '_')}" in page
+        assert f"  - m{outcome.value}, onnx → rt" in page
+    assert "because PASS" not in page
+
+
+def test_cells_with_one_reason_share_a_line(make: Any) -> None:
+    records = [make(f"fw/m{n}/onnx/rt/t", Outcome.FAIL, stage=Stage.LOAD, reason="no such operator") for n in range(3)]
+    assert results_page(records).count("no such operator") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "text"),
+    [
+        ([Outcome.PASS, Outcome.PASS], "2/2"),
+        ([Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.NOT_RUN], "1/2 ✗1 !1 ·1"),
+        ([Outcome.FAIL], "0/1 ✗1"),
+        ([Outcome.XFAIL, Outcome.PASS], "1/2 ⊘1"),
+        ([Outcome.NOT_RUN, Outcome.NOT_RUN], "not run 2"),
+        ([Outcome.ERROR], "error 1"),
+        ([Outcome.SKIP], "skipped 1"),
+        ([Outcome.ERROR, Outcome.NOT_RUN], "!1 ·1"),
+    ],
+)
+def test_badges_keep_fail_error_and_not_run_apart(make: Any, outcomes: list[Outcome], text: str) -> None:
+    records = [make(f"fw/m{n}/onnx/rt/t", outcome) for n, outcome in enumerate(outcomes)]
+    badge = badge_table(records, ()).rows[0].badges[0]
+    assert badge is not None
+    assert badge_text(badge) == text
+
+
+def test_a_section_is_replaced_and_nothing_else() -> None:
+    text = f"# Title\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+    once = replace_section(text, "new\n")
+    assert once == f"# Title\n\n{BEGIN}\nnew\n{END}\n\nafter\n"
+    assert replace_section(once, "new\n") == once
+    assert replace_section(f"{BEGIN}{END}", "new") == f"{BEGIN}\nnew\n{END}"
+
+
+def test_line_ends_of_the_text_are_kept() -> None:
+    assert replace_section(f"a\r\n{BEGIN}\r\n{END}\r\n", "x\ny\n") == f"a\r\n{BEGIN}\r\nx\r\ny\r\n{END}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "begin --> occurs 0 times"),
+        (f"{BEGIN}\n", "end --> occurs 0 times"),
+        (f"{BEGIN}\n{BEGIN}\n{END}", "begin --> occurs 2 times"),
+        (f"{BEGIN}\n{END}\n{END}", "end --> occurs 2 times"),
+        (f"{END}\n{BEGIN}", "stands before"),
+    ],
+)
+def test_markers_that_are_missing_doubled_or_reversed_are_the_users_to_mend(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace_section(text, "new")
