@@ -57,7 +57,6 @@ LETTERS, LENGTH = 16, 6
 UNITS, BEAMS = 64, 3
 #: Stands for the logarithm of zero: a true infinity would turn into NaN where a runtime multiplies by a mask.
 IMPOSSIBLE = -1e9
-BATCH = 50
 
 
 class Networks(NamedTuple):
@@ -96,18 +95,18 @@ def train(model: str, data: Any, seed: int) -> Trained:
     """
     if model not in _FAMILIES:
         raise NotImplementedError(f"exporters/tensorflow.py builds no {model!r}; it builds {', '.join(_FAMILIES)}")
-    build, epochs, rate = _FAMILIES[model]
+    family = _FAMILIES[model]
     tf, keras = _backend()
     # Layer names are counted up over the process and are written into the artifacts: start over for every model.
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     x, y = data.train_x["x"], data.train_y
-    networks = build(x.shape[1:])
+    networks = family.build(x.shape[1:])
     inputs = {"x": x}
     if y.ndim == 2:
         # A decoder in training is told the letters before the one it has to guess (teacher forcing).
         inputs["before"] = np.pad(y, ((0, 0), (1, 0)))[:, :-1]
-    _fit(networks.trained, inputs, y, epochs, rate, np.random.default_rng(seed))
+    _fit(networks.trained, inputs, y, family, np.random.default_rng(seed))
     return _compiled(networks.deployed)
 
 
@@ -134,14 +133,14 @@ def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: s
     return {"entry": entry, "facts": {"tensorflow": tf.__version__, "keras": keras.__version__, **facts}}
 
 
-def _fit(network: Any, inputs: dict[str, np.ndarray], y: np.ndarray, epochs: int, rate: float, order: Any) -> None:
+def _fit(network: Any, inputs: dict[str, np.ndarray], y: np.ndarray, family: _Family, order: Any) -> None:
     """Minimise the cross-entropy of the logits that ``network`` makes of ``inputs``, in an ``order`` drawn each epoch.
 
     ``Model.fit`` does the same, but traces every step twice and through AutoGraph: four to eight seconds a family.
     """
     tf, keras = _backend()
-    batches = len(y) // BATCH
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * batches))
+    batches = len(y) // family.batch
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(family.rate, family.epochs * batches))
     weights = network.trainable_variables
     optimizer.build(weights)
 
@@ -152,7 +151,7 @@ def _fit(network: Any, inputs: dict[str, np.ndarray], y: np.ndarray, epochs: int
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         optimizer.apply(tape.gradient(loss, weights), weights)
 
-    for _ in range(epochs):
+    for _ in range(family.epochs):
         for rows in np.array_split(order.permutation(len(y)), batches):
             descend({name: tf.constant(values[rows]) for name, values in inputs.items()}, tf.constant(y[rows]))
 
@@ -160,7 +159,8 @@ def _fit(network: Any, inputs: dict[str, np.ndarray], y: np.ndarray, epochs: int
 def _compiled(model: Any) -> Trained:
     tf, _ = _backend()
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="x")
-    return Trained(model, tf.function(lambda x: model(x, training=False), input_signature=[spec]))
+    # The concrete function: a tf.function would count its first call as a retracing of the model before and warn.
+    return Trained(model, tf.function(lambda x: model(x, training=False)).get_concrete_function(spec))
 
 
 # --- Converters: (model, input signature, where to write) -> facts
@@ -261,16 +261,16 @@ def _local_response_norm() -> Any:
 def _alexnet(x: Any) -> Any:
     layers, norm = _backend()[1].layers, _local_response_norm()
     for filters in (24, 48):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
         x = norm()(x)
         # Windows of three at a stride of two overlap.
         x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for filters in (64, 64, 48):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = layers.Flatten()(x)
     for _ in range(2):
-        x = layers.Dense(128, activation="relu")(x)
+        x = layers.Dense(128, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(0.5)(x)
     return x
 
@@ -279,11 +279,11 @@ def _vgg(x: Any) -> Any:
     layers = _backend()[1].layers
     for filters, depth in ((16, 2), (32, 2), (48, 3)):
         for _ in range(depth):
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
     for _ in range(2):
-        x = layers.Dense(64, activation="relu")(x)
+        x = layers.Dense(64, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(0.2)(x)
     return x
 
@@ -557,30 +557,31 @@ def _extend(tf: Any, step: Any, memory: Any, beams: _Beams) -> _Beams:
 
 
 class _Family(NamedTuple):
-    """How a family is built for an input shape without batch, and how long and fast it learns."""
+    """How a family is built for an input shape without batch, and how it learns."""
 
     build: Callable[[tuple[int, ...]], Networks]
     epochs: int
     rate: float
+    batch: int
 
 
-def _classifies(body: Callable[[Any], Any], epochs: int, rate: float) -> _Family:
-    return _Family(functools.partial(_classifier, body), epochs, rate)
+def _classifies(body: Callable[[Any], Any], epochs: int, rate: float, batch: int) -> _Family:
+    return _Family(functools.partial(_classifier, body), epochs, rate, batch)
 
 
 _FAMILIES: dict[str, _Family] = {
-    "mlp": _classifies(_mlp, 20, 3e-3),
-    "alexnet": _classifies(_alexnet, 15, 3e-3),
-    "vgg": _classifies(_vgg, 12, 3e-3),
-    "googlenet": _classifies(_googlenet, 15, 5e-3),
-    "resnet": _classifies(_resnet, 8, 5e-3),
-    "conv1d": _classifies(_conv1d, 20, 3e-3),
-    "conv3d": _classifies(_conv3d, 10, 5e-3),
-    "rnn": _classifies(functools.partial(_recurrent, "SimpleRNN"), 25, 3e-3),
-    "lstm": _classifies(functools.partial(_recurrent, "LSTM"), 20, 5e-3),
-    "gru": _classifies(functools.partial(_recurrent, "GRU"), 20, 5e-3),
-    "birnn": _classifies(_birnn, 20, 5e-3),
-    "attention": _Family(_attention, 30, 5e-3),
-    "transformer": _classifies(_transformer, 25, 3e-3),
-    "beam_search": _Family(_beam_search, 30, 5e-3),
+    "mlp": _classifies(_mlp, 20, 3e-3, 50),
+    "alexnet": _classifies(_alexnet, 12, 2e-3, 50),
+    "vgg": _classifies(_vgg, 10, 2e-3, 50),
+    "googlenet": _classifies(_googlenet, 8, 5e-3, 50),
+    "resnet": _classifies(_resnet, 7, 5e-3, 50),
+    "conv1d": _classifies(_conv1d, 20, 3e-3, 50),
+    "conv3d": _classifies(_conv3d, 8, 5e-3, 50),
+    "rnn": _classifies(functools.partial(_recurrent, "SimpleRNN"), 20, 3e-3, 50),
+    "lstm": _classifies(functools.partial(_recurrent, "LSTM"), 25, 1e-2, 100),
+    "gru": _classifies(functools.partial(_recurrent, "GRU"), 20, 1e-2, 100),
+    "birnn": _classifies(_birnn, 20, 1e-2, 100),
+    "attention": _Family(_attention, 18, 1e-2, 100),
+    "transformer": _classifies(_transformer, 18, 3e-3, 50),
+    "beam_search": _Family(_beam_search, 18, 1e-2, 100),
 }

@@ -47,6 +47,8 @@ LETTERS = 16
 #: Letters that the decoders write at most, the end symbol included.
 STEPS = 6
 BEAMS = 3
+#: Rows of one training step.
+BATCH = 50
 #: Log-probability of a letter that must not be chosen: finite, since infinities turn into NaN in some runtimes.
 NEVER = -1e9
 
@@ -57,7 +59,6 @@ class Family(NamedTuple):
     build: Callable[[], Any]
     epochs: int
     rate: float
-    batch: int = 50
     outputs: tuple[str, ...] = ("logits",)
 
 
@@ -82,7 +83,7 @@ def train(model: str, data: Any, seed: int) -> Trained:
     x, y = torch.from_numpy(data.train_x["x"]), torch.from_numpy(data.train_y)
     # A decoder learns from the letter that should have been before, not from the one that it wrote.
     teach = network.teach if hasattr(network, "teach") else lambda rows, _: network(rows)
-    batches = -(-len(x) // family.batch)
+    batches = -(-len(x) // BATCH)
     optimizer = torch.optim.Adam(network.parameters(), lr=family.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, family.rate, total_steps=family.epochs * batches)
     network.train()
@@ -257,11 +258,11 @@ def _alexnet() -> Any:
 
     return _he(
         nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), normalized(), overlapping()),
-            *(nn.Conv2d(16, 48, 3, padding=1, groups=2), nn.ReLU(), normalized(), overlapping()),
-            *(nn.Conv2d(48, 64, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.ReLU()),
-            *(nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.ReLU(), overlapping()),
+            *(nn.Conv2d(1, 24, 5, padding=2), nn.ReLU(), normalized(), overlapping()),
+            *(nn.Conv2d(24, 64, 3, padding=1, groups=2), nn.ReLU(), normalized(), overlapping()),
+            *(nn.Conv2d(64, 96, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(96, 96, 3, padding=1, groups=2), nn.ReLU()),
+            *(nn.Conv2d(96, 64, 3, padding=1, groups=2), nn.ReLU(), overlapping()),
             *(nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 96), nn.ReLU()),
             *(nn.Dropout(0.2), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, CLASSES)),
         )
@@ -645,19 +646,20 @@ def _beam_search() -> Any:
     return search
 
 
+#: Epochs and rates are what reaches nine in ten of the held-out digits, or words, within seconds.
 FAMILIES = {
-    "mlp": Family(_mlp, 30, 0.01),
-    "alexnet": Family(_alexnet, 12, 0.004),
-    "vgg": Family(_vgg, 8, 0.004),
-    "googlenet": Family(_googlenet, 10, 0.006),
+    "mlp": Family(_mlp, 20, 0.01),
+    "alexnet": Family(_alexnet, 8, 0.003),
+    "vgg": Family(_vgg, 10, 0.003),
+    "googlenet": Family(_googlenet, 7, 0.006),
     "resnet": Family(_resnet, 6, 0.01),
     "conv1d": Family(_conv1d, 20, 0.01),
     "conv3d": Family(_conv3d, 10, 0.008),
     "rnn": Family(_rnn, 25, 0.006),
-    "lstm": Family(_lstm, 20, 0.01),
-    "gru": Family(_gru, 20, 0.01),
-    "birnn": Family(_birnn, 20, 0.01),
-    "attention": Family(_attention, 12, 0.01),
+    "lstm": Family(_lstm, 20, 0.02),
+    "gru": Family(_gru, 20, 0.015),
+    "birnn": Family(_birnn, 20, 0.015),
+    "attention": Family(_attention, 14, 0.02),
     "transformer": Family(_transformer, 15, 0.006),
-    "beam_search": Family(_beam_search, 12, 0.01, outputs=("tokens", "scores", "steps")),
+    "beam_search": Family(_beam_search, 14, 0.02, ("tokens", "scores", "steps")),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portmatrix.rate import Component, Rating, Stars, combine, half_stars, rate
@@ -72,6 +72,7 @@ def both(records: list[Record]) -> tuple[Stars, Stars]:
     return rating.deployment, rating.cross_platform
 
 
+@settings(deadline=None)
 @given(records_of(), st.data())
 def test_deselecting_failing_cells_never_raises_a_star(records: list[Record], data: st.DataObject) -> None:
     chosen = data.draw(st.sets(st.sampled_from([r.cell for r in records])), label="deselected")
@@ -81,6 +82,7 @@ def test_deselecting_failing_cells_never_raises_a_star(records: list[Record], da
         assert after.value is None or after.value <= before.value  # type: ignore[operator]
 
 
+@settings(deadline=None)
 @given(records_of(), records_of(path="experimental|onnx-experimental", min_size=0))
 def test_adding_a_path_never_lowers_a_star(records: list[Record], more: list[Record]) -> None:
     known = {(r.id.model, r.id.target) for r in records}
@@ -89,6 +91,7 @@ def test_adding_a_path_never_lowers_a_star(records: list[Record], more: list[Rec
         assert before.value is None or (after.value is not None and after.value >= before.value)
 
 
+@settings(deadline=None)
 @given(records_of(), st.data())
 def test_missing_evidence_only_widens_the_interval(records: list[Record], data: st.DataObject) -> None:
     chosen = data.draw(st.sets(st.sampled_from([r.cell for r in records])), label="missing")
@@ -100,6 +103,7 @@ def test_missing_evidence_only_widens_the_interval(records: list[Record], data: 
         assert after.coverage <= before.coverage + 1e-9
 
 
+@settings(deadline=None)
 @given(records_of())
 def test_the_star_lies_in_its_interval_and_on_the_scale(records: list[Record]) -> None:
     for stars in both(records):
@@ -111,6 +115,7 @@ def test_the_star_lies_in_its_interval_and_on_the_scale(records: list[Record]) -
         assert all(component.low <= component.high for component in stars.components)
 
 
+@settings(deadline=None)
 @given(records_of(), st.randoms())
 def test_the_order_of_records_does_not_matter(records: list[Record], random: Any) -> None:
     shuffled = list(records)
@@ -118,6 +123,7 @@ def test_the_order_of_records_does_not_matter(records: list[Record], random: Any
     assert rate(records, SPEC) == rate(shuffled, SPEC)
 
 
+@settings(deadline=None)
 @given(records_of(), st.sampled_from((Outcome.ERROR, Outcome.NOT_RUN, Outcome.SKIP)))
 def test_error_not_run_and_skip_are_the_same_lack_of_evidence(records: list[Record], outcome: Outcome) -> None:
     without = [r for r in records if r.outcome not in {Outcome.ERROR, Outcome.NOT_RUN, Outcome.SKIP}]

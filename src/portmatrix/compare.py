@@ -12,7 +12,7 @@ Every number of the result is finite or None, so that a record is valid JSON. Be
   all-zero reference), or where it exceeds the range of float64;
 - ``mismatched`` is the share of all elements outside the strict tolerance, not-a-number and infinity included;
 - ``snr_db`` is None where there is no noise, and where there is no signal;
-- ``cosine`` is 1 where both are zero everywhere, and None where only one of them is;
+- ``cosine`` is 1 where both are zero everywhere, and None where only one of them is, or no element is finite;
 - ``top1`` is None unless the output is floating point with at least two axes and more than one class.
 """
 
@@ -297,6 +297,8 @@ def _merge(parts: Sequence[_Part]) -> _Part:
 def _snr_and_cosine(total: _Part, ref: Array, out: Array) -> tuple[float | None, float | None]:
     """Return ``10 log10(sum ref^2 / sum (out - ref)^2)`` and ``ref . out / (|ref| |out|)``."""
     ref2, out2, cross, noise2 = total.ref2, total.out2, total.cross, total.noise2
+    if total.max_abs < 0:
+        return None, None
     low, high = _SAFE
     # Only float64 can hold values whose squares leave the range of float64.
     if ref.dtype.itemsize == 8 and ref.dtype.kind == "f":
@@ -353,8 +355,8 @@ def _judge(
         return "strict", ""
     pair = 2 if output.dtype.kind == "c" else 1
     here = np.unravel_index(total.worst // pair, output.shape)
-    got, wanted = output[here], reference[here]
-    where = f"at {_index(here)} {got}, expected {wanted}"
+    # str() says no more digits of a number than its dtype has; an f-string alone would.
+    where = f"at {_index(here)} {str(output[here])}, expected {str(reference[here])}"
     share = _share(total.strict, output.size * pair)
     if total.stray:
         return "fail", f"{share} differ, {total.stray} of them by NaN or infinity on one side only; {where}"

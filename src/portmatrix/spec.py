@@ -40,7 +40,7 @@ from portmatrix.errors import SpecError, nearest
 from portmatrix.types import CellId, Frozen, PathKind, Stage, Tolerance
 
 #: Larger files are refused unread; the real thing takes 8 KiB.
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 128 * 1024
 #: Deepest nesting of lists and mappings; the real thing needs 4.
 MAX_DEPTH = 12
 #: Most keys, values and entries, at some 100 microseconds each; the real thing has 400.
@@ -109,9 +109,8 @@ def _cell_glob(glob: str) -> str:
 def _dtype_glob(dtype: str) -> str:
     """Return ``dtype``; raises ``ValueError`` unless it names, or as a glob matches, a dtype of numpy."""
     if not any(fnmatchcase(known, dtype) for known in NUMPY_DTYPES):
-        raise ValueError(
-            f"unknown dtype {_show(dtype)}; expected one of {_words((*NUMPY_DTYPES, '*'))}{nearest(dtype, NUMPY_DTYPES)}"
-        )
+        hint = nearest(dtype, NUMPY_DTYPES)
+        raise ValueError(f"unknown dtype {_show(dtype)}; expected one of {_words((*NUMPY_DTYPES, '*'))}{hint}")
     return dtype
 
 
@@ -318,7 +317,7 @@ def _rule(dtype: str, strict: float, loose: float) -> ToleranceRule:
     return ToleranceRule(kind="*", dtype=dtype, strict=near, loose=far)
 
 
-#: What holds where no rule of the file does; see ``matrix.yaml`` for where the numbers come from.
+#: What holds where no rule of the file does; ``matrix.yaml`` says the same, and where the numbers come from.
 DEFAULT_TOLERANCES = (
     _rule("float64", 1e-12, 1e-6),
     _rule("float32", 1e-5, 1e-2),

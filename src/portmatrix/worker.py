@@ -25,7 +25,7 @@ import traceback
 import numpy as np
 
 PROTOCOL = 1
-#: The end of a reason that is kept; whole texts stand in the log.
+#: How much of a reason is kept, in characters; whole texts stand in the log.
 REASON_LENGTH = 500
 
 
@@ -39,12 +39,17 @@ class Failed(Exception):
         self.fault = fault
 
 
-def first_line(error):
-    """Return ``ClassName: first line of the message`` for an exception, shortened to a legible length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    name = type(error).__name__
-    text = "%s: %s" % (name, lines[0]) if lines else name
-    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 3] + "..."
+def one_line(error):
+    """Return ``ClassName: message`` on one line; of a long message the beginning and the end.
+
+    Many runtimes open with where in their source it happened and close with what is wrong.
+    """
+    text = " ".join(str(error).split())
+    text = "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
+    if len(text) <= REASON_LENGTH:
+        return text
+    half = REASON_LENGTH // 2
+    return text[:half] + " ... " + text[-half:]
 
 
 class Stages:
@@ -64,14 +69,14 @@ class Stages:
             raise
         except NotImplementedError as error:
             traceback.print_exc()
-            raise Failed(stage, first_line(error), fault)
+            raise Failed(stage, one_line(error), fault)
         except OSError as error:
             traceback.print_exc()
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failed(stage, first_line(error), "harness" if full else fault)
+            raise Failed(stage, one_line(error), "harness" if full else fault)
         except (Exception, SystemExit) as error:
             traceback.print_exc()
-            raise Failed(stage, first_line(error), fault)
+            raise Failed(stage, one_line(error), fault)
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
@@ -397,7 +402,7 @@ def main():
             answer = {"ok": False, "stage": failed.stage, "reason": failed.reason, "fault": failed.fault}
         except Exception as error:  # the harness itself: anything else is a bug of this file, and must be seen as one
             traceback.print_exc()
-            answer = {"ok": False, "stage": "PREPARE", "reason": first_line(error), "fault": "harness"}
+            answer = {"ok": False, "stage": "PREPARE", "reason": one_line(error), "fault": "harness"}
         sys.stderr.flush()
         answer["id"] = request.get("id")
         send(answer)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portmatrix.rate import Stars
@@ -66,6 +66,7 @@ def test_ratings_and_survey_stand_beside_each_other(records: Any, ratings: Any, 
     assert all(row.rating is not None and row.rating.framework == name for name, row in rows.items())
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_different_pairs_have_different_anchors(a: str, b: str, c: str, d: str) -> None:
     assert (anchor(a, b) == anchor(c, d)) == ((a, b) == (c, d))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portmatrix.render.text import ascii_only, markdown, number, one_line, truncated, visible
@@ -24,12 +24,14 @@ def test_visible_spells_out_what_has_no_glyph(text: str, expected: str) -> None:
     assert visible(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_visible_is_always_utf8_and_stable(text: str) -> None:
     assert visible(visible(text)) == visible(text)
     visible(text).encode()
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 50))
 def test_one_line_is_one_short_line(text: str, limit: int) -> None:
     line = one_line(text, limit)
