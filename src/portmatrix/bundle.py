@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -79,13 +81,22 @@ class Manifest(Frozen):
 def file_digests(folder: Path) -> dict[str, str]:
     """Return ``{path below folder: SHA-256}`` of every file but the manifest; raises ``StoreError`` for a link."""
     found: dict[str, str] = {}
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.is_symlink():
+    for name, entry in sorted(_entries(folder, "")):
+        if entry.is_symlink():
             raise StoreError(f"{name} is a link; a bundle holds plain files only")
-        if file.is_file() and name != MANIFEST:
-            found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if entry.is_file() and name != MANIFEST:
+            with open(entry.path, "rb") as stream:  # noqa: PTH123 - this is most of what a run with little to do does
+                found[name] = hashlib.sha256(stream.read()).hexdigest()
     return found
+
+
+def _entries(folder: str | Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield everything below ``folder`` with its path, parts separated by ``/``; links are not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield prefix + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(entry.path, f"{prefix}{entry.name}/")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -46,6 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+#: The exit status of a process that ^C ended.
+INTERRUPTED = 130
 #: As many workers as there are processors for this process, but no more than memory is likely to hold.
 JOBS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
@@ -453,8 +455,7 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.Exit as ended:
         code = ended.exit_code
     except KeyboardInterrupt:
-        errors.print("interrupted; --resume goes on from here", markup=False)
-        code = 130
+        code = INTERRUPTED
     except PortmatrixError as error:
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         code = error.exit_code
@@ -466,4 +467,6 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             errors.print(_our_bug(error), markup=False, highlight=False, soft_wrap=True)
             code = 3
+    if code == INTERRUPTED:  # raised here, or made of it by typer
+        errors.print("interrupted; --resume goes on from here", markup=False)
     sys.exit(code if isinstance(code, int) else 0)

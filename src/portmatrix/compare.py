@@ -32,8 +32,10 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 _Rules = tuple[Tolerance, Tolerance]  # strict, loose
 
-#: Elements that are looked at together; the working memory is about ten times this many float64.
-BLOCK = 1 << 18
+#: Elements that are looked at together: 32 KiB of float64, so that the dozen temporary arrays stay in the processor's
+#: cache and in memory that the allocator hands out again. From 2^14 on it takes ten times as long where a page fault
+#: is dear, as in a sandbox.
+BLOCK = 1 << 12
 #: A float64 sum of squares inside these bounds has lost nothing to overflow, and nothing that counts to underflow.
 _SAFE = (1e-250, 1e250)
 #: Failing outputs that a reason spells out before it only counts them.
@@ -56,9 +58,7 @@ class _Part(NamedTuple):
     noise2: float
 
 
-def compare(  # noqa: PLR0917
-    name: str, batch: int, reference: Array, output: Array, strict: Tolerance, loose: Tolerance
-) -> Comparison:
+def compare(name: str, batch: int, reference: Array, output: Array, strict: Tolerance, loose: Tolerance) -> Comparison:
     """Return how output ``name`` of a batch of ``batch`` rows differs from the framework's own ``reference``.
 
     The rule is that of ``numpy.isclose``: ``|out - ref| <= atol + rtol * |ref|`` for every element. Dtype (up to byte
@@ -287,10 +287,10 @@ def _merge(parts: Sequence[_Part]) -> _Part:
         max_rel=max(part.max_rel for part in parts),
         needed=max(part.needed for part in parts),
         worst=worst,
-        ref2=math.fsum(part.ref2 for part in parts),
-        out2=math.fsum(part.out2 for part in parts),
-        cross=math.fsum(part.cross for part in parts),
-        noise2=math.fsum(part.noise2 for part in parts),
+        ref2=sum(part.ref2 for part in parts),
+        out2=sum(part.out2 for part in parts),
+        cross=sum(part.cross for part in parts),
+        noise2=sum(part.noise2 for part in parts),
     )
 
 
@@ -355,8 +355,8 @@ def _judge(
         return "strict", ""
     pair = 2 if output.dtype.kind == "c" else 1
     here = np.unravel_index(total.worst // pair, output.shape)
-    # str() says no more digits of a number than its dtype has; an f-string alone would.
-    where = f"at {_index(here)} {str(output[here])}, expected {str(reference[here])}"
+    # !s says no more digits of a number than its dtype has; an f-string alone would.
+    where = f"at {_index(here)} {output[here]!s}, expected {reference[here]!s}"
     share = _share(total.strict, output.size * pair)
     if total.stray:
         return "fail", f"{share} differ, {total.stray} of them by NaN or infinity on one side only; {where}"

@@ -6,6 +6,7 @@ environment holds no pip of its own: what runs in it later cannot install anythi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import findpython
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -60,6 +62,7 @@ class Download(NamedTuple):
     size: int | None
 
 
+@functools.cache
 def own_interpreter() -> Interpreter:
     """Return the interpreter that runs the engine, outside of any virtual environment."""
     base = getattr(sys, "_base_executable", None) or sys.executable
@@ -235,23 +238,31 @@ def _pip(python: Path, arguments: Sequence[str], seconds: float, doing: str) -> 
 
 
 def _command(command: Sequence[str], seconds: float, doing: str) -> str:
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
         )
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentFailure(f"could not {doing} within {seconds:.0f} s (limits.prepare_seconds)") from error
     except OSError as error:
         raise EnvironmentFailure(f"could not {doing}: {error}") from error
-    if done.returncode:
-        output = (done.stdout + done.stderr).strip()
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            _kill_tree(process.pid)
+            raise EnvironmentFailure(f"could not {doing} within {seconds:.0f} s (limits.prepare_seconds)") from error
+    if process.returncode:
+        output = (stdout + stderr).strip()
         errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.splitlines()[-1:]
-        reason = errors[0] if errors else f"exit status {done.returncode}"
+        reason = errors[0] if errors else f"exit status {process.returncode}"
         raise EnvironmentFailure(f"could not {doing}: {reason}", output[-LOG_TAIL:])
-    return done.stdout
+    return stdout
+
+
+def _kill_tree(pid: int) -> None:
+    """End a process and all that it started: pip works in a second process, and its builds in a third."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        first = psutil.Process(pid)
+        for process in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

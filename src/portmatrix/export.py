@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from portmatrix.bundle import Manifest, SampleSet, Signature
 from portmatrix.errors import DiskFull
 from portmatrix.plugins import DataSet, Exporter, PathSpec
@@ -85,7 +87,11 @@ def export(lease: Lease, recipe: Recipe, digest: str, place: str, store: Store, 
             answer = lease.ask(_request(recipe, folder), limits)
             if isinstance(answer, Failure):
                 return answer
-            manifest = _manifest(recipe, digest, place, answer, lease.environment)
+            try:
+                manifest = _manifest(recipe, digest, place, answer, lease.environment)
+            except ValidationError as error:
+                wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+                return Failure(Stage.EXPORT, f"what the exporter gave makes no bundle: {wrong}", "model")
             return Bundle(*store.put_bundle(folder, manifest))
     except DiskFull as error:
         return Failure(Stage.EXPORT, str(error), "harness")

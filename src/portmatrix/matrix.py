@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
 from portmatrix.plan import Globs, Plan
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
-from portmatrix.pool import Pool, Take
+from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
 from portmatrix.store import Store, digest_of
 from portmatrix.suite import Suite
@@ -79,6 +79,13 @@ class _Run(NamedTuple):
     cell: CellId
     bundle: Bundle
     key: str
+
+
+class _Worker(NamedTuple):
+    """What a record says of the worker: what ran in it, and how its network was closed."""
+
+    environment: dict[str, str]
+    network: str
 
 
 class _Judge(NamedTuple):
@@ -265,9 +272,9 @@ class MatrixRun:
         plugin = self._suite.plugins.exporters[place.plugin] if place.order == 0 else self._runtime(place.plugin)
         target = self._suite.plugins.targets.get(place.target)
         try:
-            with self._lease(plugin.environment, plugin.name, target) as lease:
+            with self._lease(plugin.environment, plugin.name, target) as lease, Behind() as behind:
                 while (job := take()) is not None:
-                    self._do(lease, job, plugin)
+                    self._do(lease, behind, job, plugin)
         except EnvironmentFailure as failure:
             outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
             reason = f"environment of {plugin.name}: {failure}"
@@ -302,16 +309,20 @@ class MatrixRun:
         if self._options.keep is not None:
             yield self._options.keep / name
             return
-        with self._store.scratch(f"worker-{name}") as folder:
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self._store.scratch(f"worker-{name}"))
+            except DiskFull as error:
+                raise EnvironmentFailure(str(error)) from error
             yield folder
 
-    def _do(self, lease: Lease, job: _Job, plugin: Exporter | Runtime) -> None:
+    def _do(self, lease: Lease, behind: Behind, job: _Job, plugin: Exporter | Runtime) -> None:
         match job:
             case _Export():
                 self._export(lease, job)
             case _Run():
                 self._listener.begins(str(job.cell))
-                self._run(lease, job, self._runtime(plugin.name))
+                self._run(lease, behind, job, self._runtime(plugin.name))
             case _Judge():
                 self._judge(lease, job, self._runtime(plugin.name))
 
@@ -378,18 +389,24 @@ class MatrixRun:
         except DiskFull as error:
             self._listener.says(str(error))
 
-    def _run(self, lease: Lease, job: _Run, runtime: Runtime) -> None:
-        cell, bundle = job.cell, job.bundle
+    def _run(self, lease: Lease, behind: Behind, job: _Run, runtime: Runtime) -> None:
+        """Run a cell; its outputs are compared and its record is written while the worker is at the next one."""
+        bundle = job.bundle
         limits = self._limits(self._cell_limits, runtime.environment)
         made = run.run(lease, runtime, bundle.digest, bundle.manifest, self._store, limits, self._options.threads)
+        worker = _Worker(lease.environment, lease.network)
+        behind.do(lambda: self._finish(job, made, worker))
+
+    def _finish(self, job: _Run, made: run.RunOutput | Failure, worker: _Worker) -> None:
+        cell, bundle = job.cell, job.bundle
         if isinstance(made, Failure):
-            record = self._with_worker(self._recorder.failed(cell, made, bundle), lease)
+            record = self._recorder.with_worker(self._recorder.failed(cell, made, bundle), *worker)
         else:
             start = time.perf_counter()
             reference = run.references(self._store, bundle.digest, bundle.manifest)
             comparisons = run.compare_outputs(bundle.manifest, reference, made.outputs, self._suite.spec)
             made.seconds["COMPARE"] = made.seconds.get("COMPARE", 0.0) + time.perf_counter() - start
-            record = self._with_worker(self._recorder.compared(cell, bundle, made, comparisons), lease)
+            record = self._recorder.with_worker(self._recorder.compared(cell, bundle, made, comparisons), *worker)
             referee = self._referee(cell, bundle.manifest)
             if record.outcome is Outcome.FAIL and referee is not None:
                 judge = _Judge(cell, bundle, job.key, record, made.outputs)
@@ -397,9 +414,6 @@ class MatrixRun:
                 return
         self._keep(job.key, record)
         self._emit(record)
-
-    def _with_worker(self, record: Record, lease: Lease) -> Record:
-        return self._recorder.with_worker(record, lease.environment, lease.network)
 
     def _referee(self, cell: CellId, manifest: Manifest) -> Runtime | None:
         """Return the runtime that decides who is to blame for this cell, if another than its own is there."""

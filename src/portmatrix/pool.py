@@ -9,11 +9,45 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Job = TypeVar("Job")
 Take = Callable[[], Job | None]
+
+
+class Behind:
+    """A second thread that finishes one piece of work while its owner begins the next; never more than one behind.
+
+    Use as a context manager, which ends when the last piece is done. What a piece raised is raised in the owner's
+    thread: by the next ``do``, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done once the piece before it is; returns as soon as that is so."""
+        self._wait()
+        self._last = self._thread.submit(work)
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self._wait()
 
 
 class Pool(Generic[Key, Job]):

@@ -43,6 +43,9 @@ RATING_VERSION = 1
 #: interpreter exists and ``latency`` when the MEASURE stage does; both with a new ``RATING_VERSION``.
 MEASURED = frozenset({"reach", "strictness", "install", "run"})
 
+#: Below this share of the evidence a rating is shown as its interval alone: half a picture earns no star.
+ENOUGH = 0.6
+
 _POINTS = {Outcome.PASS: 1.0, Outcome.XPASS: 1.0, Outcome.DEGRADED: 0.5, Outcome.FAIL: 0.0, Outcome.XFAIL: 0.0}
 _BEYOND_EXPORT = frozenset({Stage.LOAD, Stage.RUN, Stage.COMPARE, Stage.MEASURE})
 

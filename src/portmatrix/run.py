@@ -9,9 +9,10 @@ import numpy as np
 
 from portmatrix.bundle import Manifest
 from portmatrix.compare import compare, verdict
+from portmatrix.errors import DiskFull
 from portmatrix.plugins import Arrays, Runtime
 from portmatrix.spec import MatrixSpec
-from portmatrix.store import Store
+from portmatrix.store import Store, disk_errors
 from portmatrix.types import Blame, Comparison, Outcome, Stage
 from portmatrix.workers import Failure, Lease, Limits
 
@@ -32,25 +33,34 @@ def run(
 ) -> RunOutput | Failure:
     """Run every sample of a stored bundle in the runtime's worker; returns why it failed instead, if it did."""
     folder = store.bundle_folder(digest)
-    with store.scratch("run") as scratch:
-        request = {
-            "op": "run",
-            "file": str(runtime.file),
-            "entry": str(folder / "artifact" / manifest.entry),
-            "format": manifest.format,
-            "signature": manifest.signature.model_dump(mode="json"),
-            "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.sets],
-            "bundle": str(folder),
-            "outputs": str(scratch),
-            "threads": threads,
-        }
-        answer = lease.ask(request, limits)
-        if isinstance(answer, Failure):
-            return answer
-        try:
-            outputs = tuple(_load(scratch, files) for files in answer["outputs"])
-        except (OSError, ValueError) as error:
-            return Failure(Stage.RUN, f"the worker's outputs cannot be read: {error}", "harness")
+    try:
+        with disk_errors("a scratch folder"), lease.exchange() as scratch:
+            return _run(lease, runtime, folder, manifest, scratch, limits, threads)
+    except DiskFull as error:
+        return Failure(Stage.PREPARE, str(error), "harness")
+
+
+def _run(
+    lease: Lease, runtime: Runtime, folder: Path, manifest: Manifest, scratch: Path, limits: Limits, threads: int
+) -> RunOutput | Failure:
+    request = {
+        "op": "run",
+        "file": str(runtime.file),
+        "entry": str(folder / "artifact" / manifest.entry),
+        "format": manifest.format,
+        "signature": manifest.signature.model_dump(mode="json"),
+        "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.sets],
+        "bundle": str(folder),
+        "outputs": str(scratch),
+        "threads": threads,
+    }
+    answer = lease.ask(request, limits)
+    if isinstance(answer, Failure):
+        return answer
+    try:
+        outputs = tuple(_load(scratch, files) for files in answer["outputs"])
+    except (OSError, ValueError) as error:
+        return Failure(Stage.RUN, f"the worker's outputs cannot be read: {error}", "harness")
     return RunOutput(outputs, answer["degraded"], answer["seconds"])
 
 

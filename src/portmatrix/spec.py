@@ -1,12 +1,8 @@
-"""``matrix.yaml`` → ``MatrixSpec``: the only module that sees raw YAML.
+"""``matrix.yaml`` → ``MatrixSpec``; with ``yaml_source`` the only module that knows of YAML.
 
 A file is read in three steps, and the problems of all of them are reported at once, each with its line and key path:
-its bytes (size, encoding), its YAML (read event by event into plain data and the line of every key, so that neither
-deep nesting nor repeated aliases cost anything), and its meaning (pydantic). ``check_names`` is the fourth, for what
-can be told only when the plug-ins are known.
-
-YAML is read as version 1.2 has it (``no`` is a word, not a boolean), with less in it: no anchors, no tags, no merge
-keys, one document.
+its bytes and its YAML (``yaml_source``), and its meaning (pydantic). ``check_names`` is the fourth, for what can be
+told only when the plug-ins are known.
 """
 
 from __future__ import annotations
@@ -19,55 +15,22 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-)
 
 from portmatrix.errors import SpecError, nearest
 from portmatrix.types import CellId, Frozen, PathKind, Stage, Tolerance
+from portmatrix.yaml_source import KeyPath, Problem, Unreadable, compose, read_text, shown
 
-#: Larger files are refused unread; the real thing takes 8 KiB.
-MAX_BYTES = 128 * 1024
-#: Deepest nesting of lists and mappings; the real thing needs 4.
-MAX_DEPTH = 12
-#: Most keys, values and entries, at some 100 microseconds each; the real thing has 400.
-MAX_VALUES = 10_000
-#: Most ``*`` in a glob over cells: what a short glob can mean grows as their fourth power.
-MAX_STARS = 8
-
-KeyPath: TypeAlias = tuple[str | int, ...]
-_NodeEvent: TypeAlias = AliasEvent | ScalarEvent | MappingStartEvent | SequenceStartEvent
+#: Most ``*`` and ``?`` in a glob over cells of fewer than five parts: the ways to read it grow as their fourth power.
+MAX_WILD = 8
 
 NUMPY_DTYPES = (
     "bool", "complex128", "complex64", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "object",
     "uint16", "uint32", "uint64", "uint8",
 )  # fmt: skip
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong with the file; sorts by line. ``line`` 0 stands for the file as a whole."""
-
-    line: int
-    path: KeyPath
-    text: str
-
-    def __str__(self) -> str:
-        keys = "".join(f"[{key}]" if isinstance(key, int) else f".{_cut(key)}" for key in self.path)
-        where = filter(None, [f"line {self.line}" if self.line else "", keys.lstrip(".")])
-        return f"{', '.join(where) or 'file'}: {self.text}"
 
 
 # --- The shape of the file ------------------------------------------------------------------------------------------
@@ -83,6 +46,16 @@ NameGlob = Annotated[
         description="a name, or a glob over names",
     ),
 ]
+
+
+def _whole(value: object) -> object:
+    """Return ``value``; raises ``ValueError`` for true and 1.0, which Python holds equal to 1."""
+    if type(value) is not int:
+        raise ValueError(f"expected 1, got {shown(value)}")
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_whole)]
 Text = Annotated[str, Field(pattern=r"\S", description="some text")]
 Link = Annotated[str, Field(pattern=r"^https?://\S+$", description="a link (http:// or https://)")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -97,12 +70,12 @@ def _cell_glob(glob: str) -> str:
     segments = glob.split("/")
     shape = "framework/model/path/runtime/target"
     if not all(segments):
-        raise ValueError(f"expected {shape}, got {_show(glob)}, which has an empty part")
+        raise ValueError(f"expected {shape}, got {shown(glob)}, which has an empty part")
     if len(segments) > 5 or (len(segments) < 5 and "*" not in glob):
         hint = "" if len(segments) > 5 else " (fewer parts need a *, which may span several)"
-        raise ValueError(f"expected 5 parts, {shape}, got {len(segments)} in {_show(glob)}{hint}")
-    if glob.count("*") > MAX_STARS:
-        raise ValueError(f"expected at most {MAX_STARS} * in a glob, got {glob.count('*')}")
+        raise ValueError(f"expected 5 parts, {shape}, got {len(segments)} in {shown(glob)}{hint}")
+    if len(segments) < 5 and ("[" in glob or glob.count("*") + glob.count("?") > MAX_WILD):
+        raise ValueError(f"expected at most {MAX_WILD} * and ? and no [] in a glob of fewer than 5 parts")
     return glob
 
 
@@ -110,7 +83,7 @@ def _dtype_glob(dtype: str) -> str:
     """Return ``dtype``; raises ``ValueError`` unless it names, or as a glob matches, a dtype of numpy."""
     if not any(fnmatchcase(known, dtype) for known in NUMPY_DTYPES):
         hint = nearest(dtype, NUMPY_DTYPES)
-        raise ValueError(f"unknown dtype {_show(dtype)}; expected one of {_words((*NUMPY_DTYPES, '*'))}{hint}")
+        raise ValueError(f"unknown dtype {shown(dtype)}; expected one of {_words((*NUMPY_DTYPES, '*'))}{hint}")
     return dtype
 
 
@@ -215,13 +188,12 @@ class BundleSpec(_Part):
 
 
 class Limits(_Part):
-    """What one cell's run, one export and one environment may take: seconds, and megabytes of memory and disk."""
+    """What one cell's run, one export and one environment may take: seconds, and megabytes of memory."""
 
     cell_seconds: Seconds = 60
     export_seconds: Seconds = 300
     prepare_seconds: Seconds = 1200
     memory_mb: Megabytes = 4096
-    disk_mb: Megabytes | None = None
 
 
 class Expectation(_Part):
@@ -292,7 +264,7 @@ class RatingSpec(_Part):
     ``survey`` is by framework as it is called here, and may name frameworks that the suite does not have.
     """
 
-    version: Literal[1] = 1
+    version: Version = 1
     deployment: DeploymentWeights = DeploymentWeights()
     cross_platform: CrossPlatformWeights = CrossPlatformWeights()
     platforms: dict[Name, Annotated[tuple[NameGlob, ...], Field(min_length=1)]] = Field(
@@ -331,7 +303,7 @@ _Globs = Annotated[tuple[NameGlob, ...], Field(min_length=1)]
 class MatrixSpec(_Part):
     """All of ``matrix.yaml``. ``frameworks``, ``runtimes`` and ``targets`` left out mean every plug-in found."""
 
-    version: Literal[1]
+    version: Version
     models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
     frameworks: _Globs | None = None
     runtimes: _Globs | None = None
@@ -377,8 +349,8 @@ def load_spec(path: Path) -> MatrixSpec:
     left to ``check_names``.
     """
     try:
-        plain, lines, problems, gaps = _compose(_read(path))
-    except _Unreadable as error:
+        plain, lines, problems, gaps = compose(read_text(path))
+    except Unreadable as error:
         raise SpecError(str(path), [str(problem) for problem in error.problems]) from None
     spec = None
     try:
@@ -490,12 +462,18 @@ def _dead_parts(glob: str, names: Sequence[tuple[str, tuple[str, ...]]]) -> Iter
 
 
 def _spelled_out(glob: str) -> Iterator[str]:
-    """Yield the globs of five parts that together mean what one of fewer parts does, whose ``*`` may span several."""
-    pieces = re.split(r"\*+", glob)
-    missing = 4 - glob.count("/")
-    for spans in combinations_with_replacement(range(len(pieces) - 1), missing):
-        stars = ["*" + "/*" * spans.count(at) for at in range(len(pieces) - 1)]
-        yield pieces[0] + "".join(star + piece for star, piece in zip(stars, pieces[1:], strict=True))
+    """Yield the globs of five parts that together mean what one of fewer does, in which ``*`` and ``?`` match ``/``."""
+    pieces = re.split(r"(\*+|\?)", glob)
+    wild = range(1, len(pieces), 2)
+    for spans in combinations_with_replacement(wild, 4 - glob.count("/")):
+        spelled = list(pieces)
+        for at in wild:
+            slashes = spans.count(at)
+            if pieces[at] == "?" and slashes > 1:
+                break
+            spelled[at] = "*" + "/*" * slashes if pieces[at] != "?" else "/" if slashes else "?"
+        else:
+            yield "".join(spelled)
 
 
 def _is_glob(text: str) -> bool:
@@ -520,247 +498,6 @@ def _words(words: Iterable[str]) -> str:
     return ", ".join(words)
 
 
-# --- Bytes and YAML -------------------------------------------------------------------------------------------------
-
-
-class _Unreadable(Exception):
-    """The file cannot be read to its end; carries what was found up to there."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__()
-        self.problems = sorted(problems, key=lambda problem: problem.line)
-
-
-def _read(path: Path) -> str:
-    """Return the file's text; raises ``_Unreadable`` unless it is a small file of UTF-8 without control characters."""
-    try:
-        if path.is_dir():
-            raise _Unreadable([Problem(0, (), "is a directory; expected a file such as matrix.yaml in it")])
-        if path.exists() and not path.is_file():
-            raise _Unreadable([Problem(0, (), "expected an ordinary file")])
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _Unreadable([Problem(0, (), f"cannot be read: {why}")]) from None
-    if len(raw) > MAX_BYTES:
-        raise _Unreadable([Problem(1, (), f"larger than {MAX_BYTES // 1024} KiB; no matrix needs that")])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise _Unreadable(
-            [Problem(line, (), f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")]
-        ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if problems := list(_bad_characters(text)):
-        raise _Unreadable(problems)
-    return text
-
-
-def _bad_characters(text: str) -> Iterator[Problem]:
-    """Yield the lines that are indented by tabs or hold characters that YAML does not allow, one problem a line."""
-    strange = re.compile(r"[^\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if found := strange.search(line):
-            yield Problem(number, (), f"character U+{ord(found[0]):04X} is not allowed in YAML; remove it")
-        elif re.match(r" *\t\s*[^\s#]", line):
-            yield Problem(number, (), "indented by a tab; YAML wants spaces")
-
-
-@dataclass
-class _Open:
-    """A list or mapping whose end has not come yet; ``key`` is what waits for its value."""
-
-    path: KeyPath
-    value: list[Any] | dict[str, Any]
-    key: str | None = None
-
-
-_NULL = re.compile(r"(~|null|Null|NULL|)$")
-_TRUTH = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
-_INTEGER = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_NOT_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
-
-
-def _compose(text: str) -> tuple[Any, dict[KeyPath, int], list[Problem], frozenset[KeyPath]]:
-    """Return the plain data of a YAML text, the line of every key and entry, what is wrong, and where data is missing.
-
-    Raises ``_Unreadable`` where reading cannot go on: wrong syntax, nesting too deep, a second document.
-    """
-    composer = _Composer()
-    try:
-        for event in YAML(typ="safe", pure=True).parse(text):
-            composer.take(event)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        why = "; ".join(filter(None, [error.context, error.problem]))
-        raise composer.stop(mark.line + 1 if mark else 1, f"not valid YAML: {why}") from None
-    except (YAMLError, ValueError, OverflowError, IndexError, RecursionError) as error:
-        # An escape such as "\Uffffffff" is beyond what the parser itself expects.
-        raise composer.stop(composer.line, f"not valid YAML: {error or type(error).__name__}") from None
-    if not composer.started:
-        raise composer.stop(1, "is empty; expected a mapping with at least the keys version and models")
-    return composer.root, composer.lines, composer.problems, frozenset(composer.gaps)
-
-
-class _Composer:
-    """Builds plain data from YAML events without recursion, and notes the line of everything.
-
-    What is refused but can be passed over leaves None (a gap) in the data, so that all else can still be checked.
-    """
-
-    def __init__(self) -> None:
-        self.root: Any = None
-        self.started = False
-        self.line = 1
-        self.values = 0
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[Problem] = []
-        self.gaps: set[KeyPath] = set()
-        self._stack: list[_Open] = []
-
-    def stop(self, line: int, text: str) -> _Unreadable:
-        """Return the error that ends the reading, with all that was found before."""
-        return _Unreadable([*self.problems, Problem(line, self._place(), text)])
-
-    def take(self, event: Event) -> None:
-        """Take the next event in; raises ``_Unreadable`` where the rest cannot make sense."""
-        self.line = event.start_mark.line + 1
-        self.values += 1
-        if self.values > MAX_VALUES:
-            raise self.stop(self.line, f"more than {MAX_VALUES} keys and values; no matrix needs that")
-        match event:
-            case DocumentStartEvent():
-                self._start(event)
-            case MappingEndEvent() | SequenceEndEvent():
-                self._close()
-            case AliasEvent() | ScalarEvent() | MappingStartEvent() | SequenceStartEvent():
-                top = self._stack[-1] if self._stack else None
-                if top is not None and isinstance(top.value, dict) and top.key is None:
-                    self._take_key(event, top, top.value)
-                else:
-                    self._take_value(event)
-
-    def _start(self, event: DocumentStartEvent) -> None:
-        if self.started:
-            raise self.stop(self.line, "a second document starts here; expected one only")
-        self.started = True
-        if event.version is not None:
-            self._refuse((), "%YAML directives are not read; remove it (the file is YAML 1.2)")
-
-    def _place(self) -> KeyPath:
-        """Return the key path of the value that comes next, or of the mapping that waits for a key."""
-        if not self._stack:
-            return ()
-        top = self._stack[-1]
-        if isinstance(top.value, list):
-            return (*top.path, len(top.value))
-        return top.path if top.key is None else (*top.path, top.key)
-
-    def _refuse(self, path: KeyPath, text: str, *, gap: bool = False) -> None:
-        self.problems.append(Problem(self.line, path, text))
-        if gap:
-            self.gaps.add(path)
-
-    def _refuse_extras(self, event: _NodeEvent, path: KeyPath) -> bool:
-        """Note anchors, aliases and tags as problems; return whether the event's own value is lost by that."""
-        if isinstance(event, AliasEvent):
-            self._refuse(path, f"aliases (*{_cut(event.anchor)}) are not read; write the value out", gap=True)
-            return True
-        if event.anchor is not None:
-            self._refuse(path, f"anchors (&{_cut(event.anchor)}) are not read; remove it")
-        if event.tag is not None:
-            tag = _cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
-            self._refuse(path, f"tags ({tag}) are not read; remove it", gap=True)
-            return True
-        return False
-
-    def _take_key(self, event: _NodeEvent, top: _Open, mapping: dict[str, Any]) -> None:
-        if not isinstance(event, ScalarEvent):
-            self._refuse_extras(event, top.path)
-            raise self.stop(self.line, "expected a word as key")
-        top.key = event.value
-        path = (*top.path, event.value)
-        self._refuse_extras(event, path)
-        if event.implicit[0] and event.value == "<<":
-            self._refuse(path, "merge keys (<<) are not read; write the keys out", gap=True)
-        elif event.implicit[0] and not isinstance(_scalar(event.value), str):
-            self._refuse(path, f"keys are text: write {_show(event.value)} in quotes", gap=True)
-        elif event.value in mapping:
-            self._refuse(path, f"duplicate key {_show(event.value)} (first on line {self.lines[path]})")
-        self.lines.setdefault(path, self.line)
-
-    def _take_value(self, event: _NodeEvent) -> None:
-        path = self._place()
-        self.lines.setdefault(path, self.line)
-        lost = self._refuse_extras(event, path)
-        if isinstance(event, MappingStartEvent | SequenceStartEvent):
-            if len(self._stack) >= MAX_DEPTH:
-                raise self.stop(self.line, f"nested deeper than {MAX_DEPTH} levels")
-            value: Any = {} if isinstance(event, MappingStartEvent) else []
-            self._attach(value)
-            self._stack.append(_Open(path, value))
-        elif isinstance(event, ScalarEvent) and not lost:
-            self._attach(self._scalar_at(event, path))
-        else:
-            self._attach(None)
-
-    def _scalar_at(self, event: ScalarEvent, path: KeyPath) -> Any:
-        value = _scalar(event.value) if event.implicit[0] else event.value
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            self._refuse(path, "half a surrogate pair is no text", gap=True)
-            return None
-        if isinstance(value, int | float) and not abs(value) <= 2**53:
-            self._refuse(path, f"expected a finite number of ordinary size, got {_show(event.value)}", gap=True)
-            return None
-        return value
-
-    def _attach(self, value: Any) -> None:
-        if not self._stack:
-            self.root = value
-            return
-        top = self._stack[-1]
-        if isinstance(top.value, list):
-            top.value.append(value)
-        elif top.key is not None:
-            top.value.setdefault(top.key, value)
-            top.key = None
-
-    def _close(self) -> None:
-        """End the innermost list or mapping; a list must not say anything twice."""
-        top = self._stack.pop()
-        if not isinstance(top.value, list):
-            return
-        first: dict[str, KeyPath] = {}
-        for at, entry in enumerate(top.value):
-            path = (*top.path, at)
-            seen = first.setdefault(json.dumps(entry, sort_keys=True), path)
-            if seen != path and path not in self.gaps:
-                text = f"duplicate entry {_show(entry)} (first on line {self.lines[seen]})"
-                self.problems.append(Problem(self.lines[path], path, text))
-
-
-def _scalar(text: str) -> str | int | float | bool | None:
-    """Return what a plain scalar means by the core schema of YAML 1.2, section 10.3.2."""
-    if _NULL.match(text):
-        return None
-    if _TRUTH.match(text):
-        return text.lower() == "true"
-    if _NOT_FINITE.match(text):
-        return math.nan
-    if _NUMBER.match(text) or _INTEGER.match(text):
-        # Digits without end must not be turned into an int: that takes quadratic time, and newer Pythons refuse.
-        whole = _INTEGER.match(text) is not None and len(text) <= 20
-        return int(text, 0 if text[:2] in {"0o", "0x"} else 10) if whole else _float(text)
-    return text
-
-
-def _float(text: str) -> float:
-    return math.inf if text[:2] in {"0o", "0x"} else float(text)
-
-
 # --- From pydantic's errors to ours ---------------------------------------------------------------------------------
 
 
@@ -773,7 +510,7 @@ class _Found(NamedTuple):
 
 def _several(found: Sequence[_Found]) -> PydanticCustomError:
     """Return the error by which a validator reports all that it found, each at its own place."""
-    return PydanticCustomError("found", "{found}", {"found": tuple(found)})
+    return PydanticCustomError("found", "{text}", {"text": "; ".join(one.text for one in found), "found": tuple(found)})
 
 
 def _at(path: KeyPath, text: str) -> PydanticCustomError:
@@ -802,11 +539,11 @@ def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_F
             path, text = path[:-1], f"missing key {path[-1]!r}"
         case "extra_forbidden":
             key, legal = str(path[-1]), tuple(_schema_at(schema, path[:-1]).get("properties", ()))
-            text = f"unknown key {_show(key)}; expected one of {_words(legal)}{nearest(key, legal)}"
+            text = f"unknown key {shown(key)}; expected one of {_words(legal)}{nearest(key, legal)}"
         case "too_short":
             text = "is empty; expected at least one entry"
         case _ if path[-1:] == ("[key]",):
-            path, text = path[:-1], f"expected {_NAME_IS}, got {_show(value)}"
+            path, text = path[:-1], f"expected {_NAME_IS}, got {shown(value)}"
         case _:
             text = _mismatch(_schema_at(schema, path), value)
     return [_Found(path, text)]
@@ -818,7 +555,7 @@ def _mismatch(wanted: Mapping[str, Any], value: object) -> str:
         hint = nearest(value, [str(word) for word in wanted.get("enum", ())])
     elif wanted.get("type") == "string" and not isinstance(value, list | dict):
         hint = "; if it is meant as text, write it in quotes"
-    return f"expected {_expected(wanted)}, got {_show(value)}{hint}"
+    return f"expected {_expected(wanted)}, got {shown(value)}{hint}"
 
 
 def _schema_at(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
@@ -864,21 +601,3 @@ def _expected(schema: Mapping[str, Any]) -> str:
     elif "exclusiveMinimum" in schema:
         limits = f" above {schema['exclusiveMinimum']:g}"
     return _KINDS.get(kind, "something else") + limits
-
-
-def _show(value: object) -> str:
-    """Return a value as it would look in the file, cut short."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

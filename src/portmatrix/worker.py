@@ -17,14 +17,24 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import time
 import traceback
+from types import ModuleType
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+# Spelled as Python 3.6 has them. What comes from a plug-in or from JSON is Any: it is checked where it is used.
+Json = Dict[str, Any]
+Arrays = Dict[str, Any]
+Send = Callable[[Json], None]
+
 PROTOCOL = 1
+#: A disk with less room than this (bytes) is full, whatever the failing library said of it.
+DISK_FULL = 1 << 16
 #: How much of a reason is kept, in characters; whole texts stand in the log.
 REASON_LENGTH = 500
 
@@ -32,14 +42,14 @@ REASON_LENGTH = 500
 class Failed(Exception):
     """A request that ended in failure: stage, reason and whose fault it is."""
 
-    def __init__(self, stage, reason, fault):
+    def __init__(self, stage: str, reason: str, fault: str) -> None:
         Exception.__init__(self, reason)
         self.stage = stage
         self.reason = reason
         self.fault = fault
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     """Return ``ClassName: message`` on one line; of a long message the beginning and the end.
 
     Many runtimes open with where in their source it happened and close with what is wrong.
@@ -52,44 +62,68 @@ def one_line(error):
     return text[:half] + " ... " + text[-half:]
 
 
+def log_exception() -> None:
+    """Write the exception in flight and its stack into the log, if there is room for it."""
+    try:
+        traceback.print_exc()
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
 class Stages:
-    """Runs the steps of one request: announces each stage, times it, and turns exceptions into ``Failed``."""
+    """Runs the steps of one request: announces each stage, times it, and turns exceptions into ``Failed``.
 
-    def __init__(self, send):
+    ``folder`` is where the request writes; a step that fails while its disk is full is no fault of a plug-in.
+    """
+
+    def __init__(self, send: Send, folder: Optional[str] = None) -> None:
         self._send = send
-        self.seconds = {}
+        self._folder = folder
+        self._announced = "PREPARE"  # where every request begins
+        self.seconds = {}  # type: Dict[str, float]
 
-    def step(self, stage, fault, function, *arguments):
+    def step(self, stage: str, fault: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return ``function(*arguments)``; raises ``Failed`` naming ``stage`` if it raises anything."""
-        self._send({"event": "stage", "stage": stage})
+        if stage != self._announced:
+            self._announced = stage
+            self._send({"event": "stage", "stage": stage})
         start = time.perf_counter()
         try:
             return function(*arguments)
         except Failed:
             raise
-        except NotImplementedError as error:
-            traceback.print_exc()
-            raise Failed(stage, one_line(error), fault)
-        except OSError as error:
-            traceback.print_exc()
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise Failed(stage, one_line(error), "harness" if full else fault)
         except (Exception, SystemExit) as error:
-            traceback.print_exc()
+            log_exception()
+            if is_full(error, self._folder):
+                raise Failed(stage, "the disk is full: " + one_line(error), "harness")
             raise Failed(stage, one_line(error), fault)
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
+def is_full(error: BaseException, folder: Optional[str]) -> bool:
+    """Return whether a full disk is behind ``error``: by its own chain of causes, or by what is left of the disk.
+
+    Libraries report a full disk as anything from a short count to a broken zip file.
+    """
+    cause = error  # type: Optional[BaseException]
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return folder is not None and shutil.disk_usage(folder).free < DISK_FULL
+
+
 class Session:
     """What the worker keeps between requests: loaded plug-ins, and the model trained last."""
 
-    def __init__(self, send):
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._modules = {}
-        self._trained = (None, None, None, None)
+        self._modules = {}  # type: Dict[str, Any]
+        self._trained = (None, None, None, None)  # type: Tuple[Any, Any, Any, Optional[float]]
 
-    def answer(self, request):
+    def answer(self, request: Json) -> Json:
         """Return the answer to one request; raises ``Failed`` where it could not be carried out."""
         op = request["op"]
         if op == "hello":
@@ -102,12 +136,12 @@ class Session:
             return self._run(request)
         raise Failed("PREPARE", "unknown request %r" % (op,), "harness")
 
-    def _module(self, file):
+    def _module(self, file: str) -> Any:
         if file not in self._modules:
             self._modules[file] = load_module(file)
         return self._modules[file]
 
-    def _train(self, request):
+    def _train(self, request: Json) -> Json:
         stages = Stages(self._send)
         exporter = stages.step("PREPARE", "harness", self._module, request["file"])
         key = (request["file"], request["model"], request["seed"])
@@ -126,14 +160,14 @@ class Session:
             raise Failed("TRAIN", text, "model")
         return {"accuracy": accuracy, "seconds": stages.seconds}
 
-    def _data(self, wanted):
+    def _data(self, wanted: Optional[Json]) -> Any:
         if wanted is None:
             return None
         return self._module(wanted["file"]).load(wanted["view"], wanted["target"], wanted["layout"])
 
-    def _export(self, request):
+    def _export(self, request: Json) -> Json:
         answer = self._train(request)
-        stages = Stages(self._send)
+        stages = Stages(self._send, request["folder"])
         exporter = self._module(request["file"])
         _, trained, data, _ = self._trained
         folder = request["folder"]
@@ -143,34 +177,40 @@ class Session:
         os.makedirs(artifact)
         example = {name: value[: request["batches"][0]] for name, value in rows.items()}
         made = stages.step("EXPORT", "model", exporter.export, trained, request["path"], example, artifact)
-        entry = made["entry"]
-        if not os.path.exists(os.path.join(artifact, entry)):
-            raise Failed("EXPORT", "the exporter named %r but wrote no such file" % (entry,), "model")
+        entry = stages.step("EXPORT", "model", entry_of, made, artifact)
+        facts = stages.step("EXPORT", "model", plain, made.get("facts", {}))
         answer["seconds"].update(stages.seconds)
-        answer.update({"entry": entry, "facts": plain(made.get("facts", {})), "sets": sets, "signature": signature})
+        answer.update({"entry": entry, "facts": facts, "sets": sets, "signature": signature})
         return answer
 
-    def _run(self, request):
-        stages = Stages(self._send)
+    def _run(self, request: Json) -> Json:
+        stages = Stages(self._send, request["outputs"])
         runtime = stages.step("PREPARE", "harness", self._module, request["file"])
+        inputs = [
+            stages.step("PREPARE", "harness", read_samples, request["bundle"], samples["inputs"])
+            for samples in request["sets"]
+        ]
         signature = request["signature"]
         loaded = stages.step(
             "LOAD", "model", runtime.load, request["entry"], request["format"], signature, request["threads"]
         )
         names = stages.step("LOAD", "model", runtime.input_names, loaded)
         degraded = stages.step("LOAD", "model", runtime.degraded, loaded)
-        outputs = []
-        for number, samples in enumerate(request["sets"]):
-            inputs = stages.step("PREPARE", "harness", read_samples, request["bundle"], samples["inputs"])
-            made = stages.step("RUN", "model", run_calls, runtime, loaded, (names, inputs, signature), samples["calls"])
-            outputs.append(stages.step("COMPARE", "model", write_outputs, request["outputs"], number, made))
-        return {"outputs": outputs, "degraded": degraded, "seconds": stages.seconds}
+        made = [
+            stages.step("RUN", "model", run_calls, runtime, loaded, (names, given, signature), samples["calls"])
+            for given, samples in zip(inputs, request["sets"])
+        ]
+        outputs = [
+            stages.step("COMPARE", "model", write_outputs, request["outputs"], number, arrays)
+            for number, arrays in enumerate(made)
+        ]
+        return {"outputs": outputs, "degraded": str(degraded or ""), "seconds": stages.seconds}
 
 
-def load_module(file):
+def load_module(file: str) -> ModuleType:
     """Return the plug-in module at the path ``file``, loaded without an import path."""
     name = "portmatrix_plugin_" + re.sub(r"\W", "_", os.path.splitext(os.path.basename(file))[0])
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file)  # type: Any
     module = importlib.util.module_from_spec(spec)
     # Frameworks that serialize classes by module name (Keras, TorchScript) look them up here.
     sys.modules[name] = module
@@ -178,7 +218,7 @@ def load_module(file):
     return module
 
 
-def held_out_accuracy(exporter, trained, data):
+def held_out_accuracy(exporter: Any, trained: Any, data: Any) -> float:
     """Return the share of held-out rows that are right in every position.
 
     The first output decides: its argmax over the last axis where it is floating point, its own values where it is
@@ -191,13 +231,24 @@ def held_out_accuracy(exporter, trained, data):
     return float(right.reshape(len(right), -1).all(axis=1).mean())
 
 
-def example_rows(exporter, data, request):
+def entry_of(made: Any, artifact: str) -> str:
+    """Return the file or folder that an exporter named as its entry, after a look whether it is there."""
+    entry = str(made["entry"])
+    inside = os.path.normpath(os.path.join(artifact, entry))
+    if os.path.isabs(entry) or not inside.startswith(os.path.join(artifact, "")):
+        raise ValueError("the exporter named %r, which is no name inside its folder" % (entry,))
+    if not os.path.exists(inside):
+        raise ValueError("the exporter named %r but wrote no such file" % (entry,))
+    return entry
+
+
+def example_rows(exporter: Any, data: Any, request: Json) -> Arrays:
     """Return the reference rows, ``{input name: array of request["rows"] rows}``: held-out rows of the data set, or
     what the exporter's own ``samples(model, rows, seed)`` gives where the model reads no data set.
     """
     count = request["rows"]
     if data is not None:
-        rows = {name: value[:count] for name, value in data.test_x.items()}
+        rows = {name: value[:count] for name, value in data.test_x.items()}  # type: Arrays
     elif hasattr(exporter, "samples"):
         rows = exporter.samples(request["model"], count, request["seed"])
     else:
@@ -211,21 +262,21 @@ def example_rows(exporter, data, request):
     return rows
 
 
-def sample_sets(exporter, trained, rows, request):
+def sample_sets(exporter: Any, trained: Any, rows: Arrays, request: Json) -> Tuple[List[Json], Json]:
     """Write inputs and the framework's own outputs below ``samples/`` for every batch size.
 
     Returns the list of sample sets and the signature. Arrays are stacked: calls x batch x the tensor's own axes.
     """
     os.makedirs(os.path.join(request["folder"], "samples"))
     sets = []
-    signature = None
+    signature = {}  # type: Json
     for batch in request["batches"]:
         calls = request["rows"] // batch
         cut = [
             {name: value[call * batch : (call + 1) * batch] for name, value in rows.items()} for call in range(calls)
         ]
         made = [exporter.predict(trained, inputs) for inputs in cut]
-        if signature is None:
+        if not signature:
             dynamic = request["batch"] == "dynamic"
             signature = {"inputs": tensors(cut[0], batch, dynamic), "outputs": tensors(made[0], batch, dynamic)}
         sets.append(
@@ -239,19 +290,19 @@ def sample_sets(exporter, trained, rows, request):
     return sets, signature
 
 
-def tensors(arrays, batch, dynamic):
+def tensors(arrays: Arrays, batch: int, dynamic: bool) -> List[Json]:
     """Return name, dtype and shape of each array; None for a leading axis that is the symbolic batch."""
     described = []
     for name, value in arrays.items():
         value = np.asarray(value)
-        shape = list(value.shape)
+        shape = list(value.shape)  # type: List[Optional[int]]
         if dynamic and shape and shape[0] == batch:
             shape[0] = None
         described.append({"name": name, "dtype": value.dtype.name, "shape": shape})
     return described
 
 
-def write_samples(folder, stem, calls):
+def write_samples(folder: str, stem: str, calls: List[Arrays]) -> Dict[str, str]:
     """Write one stacked .npy per tensor; returns ``{tensor name: file name relative to the bundle}``."""
     files = {}
     for number, name in enumerate(calls[0]):
@@ -261,7 +312,7 @@ def write_samples(folder, stem, calls):
     return files
 
 
-def read_samples(bundle, files):
+def read_samples(bundle: str, files: Dict[str, str]) -> Arrays:
     """Return ``{tensor name: stacked array}`` in this machine's byte order.
 
     A .npy file keeps the byte order of the machine that wrote it, and a runtime handed foreign bytes computes nonsense
@@ -274,23 +325,23 @@ def read_samples(bundle, files):
     return arrays
 
 
-def run_calls(runtime, session, binding, calls):
+def run_calls(runtime: Any, session: Any, binding: Tuple[List[str], Arrays, Json], calls: int) -> Dict[str, List[Any]]:
     """Run the session once for each call; returns ``{reference output name: list of arrays}``."""
     names, inputs, signature = binding
     wanted = [tensor["name"] for tensor in signature["inputs"]]
     source = pair(names, wanted, "input")
-    order = None
-    made = {}
+    order = {}  # type: Dict[str, str]
+    made = {}  # type: Dict[str, List[Any]]
     for call in range(calls):
         outputs = runtime.run(session, {name: inputs[source[name]][call] for name in names})
-        if order is None:
+        if not order:
             order = pair([tensor["name"] for tensor in signature["outputs"]], list(outputs), "output")
         for name, own in order.items():
             made.setdefault(name, []).append(np.asarray(outputs[own]))
     return made
 
 
-def pair(left, right, what):
+def pair(left: List[str], right: List[str], what: str) -> Dict[str, str]:
     """Return ``{name in left: its partner in right}``: by name where both have the same names, else by position."""
     if len(left) != len(right):
         raise ValueError("expected %s %s, found %s" % (what, ", ".join(left), ", ".join(right) or "none"))
@@ -299,7 +350,7 @@ def pair(left, right, what):
     return dict(zip(left, right))
 
 
-def write_outputs(folder, number, made):
+def write_outputs(folder: str, number: int, made: Dict[str, List[Any]]) -> Dict[str, str]:
     """Write one stacked .npy per output; returns ``{output name: file name}``.
 
     Raises ``ValueError`` where the calls of one set gave different shapes.
@@ -315,14 +366,16 @@ def write_outputs(folder, number, made):
     return files
 
 
-def plain(facts):
-    """Return the facts as plain JSON scalars under string keys."""
-    return {
-        str(key): value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in facts.items()
-    }
+def plain(facts: Dict[Any, Any]) -> Json:
+    """Return the facts as plain JSON scalars under string keys; NaN and infinity, which JSON lacks, as words."""
+    found = {}  # type: Json
+    for key, value in facts.items():
+        is_plain = isinstance(value, (bool, int, str)) or (isinstance(value, float) and bool(np.isfinite(value)))
+        found[str(key)] = value if is_plain else str(value)
+    return found
 
 
-def describe(packages):
+def describe(packages: List[str]) -> Json:
     """Return what this interpreter is: version, platform, byte order, and the versions of ``packages``."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "byteorder": sys.byteorder}
     for name in packages:
@@ -332,12 +385,12 @@ def describe(packages):
     return {"environment": found, "protocol": PROTOCOL}
 
 
-def package_version(name):
+def package_version(name: str) -> Optional[str]:
     """Return the installed version of a distribution, or None."""
     try:
         from importlib import metadata  # noqa: PLC0415 - Python 3.8 and later
     except ImportError:
-        import pkg_resources  # noqa: PLC0415 - what Python 3.6 and 3.7 have instead
+        import pkg_resources  # type: ignore[import-untyped]  # noqa: PLC0415 - what Python 3.6 and 3.7 have instead
 
         found = {item.project_name.lower(): item.version for item in pkg_resources.working_set}
         return found.get(name.lower())
@@ -347,17 +400,17 @@ def package_version(name):
         return None
 
 
-def close_network():
+def close_network() -> None:
     """Refuse name look-ups and connections made through Python, where no kernel namespace does it (see docs)."""
 
-    def refuse(event, _arguments):
+    def refuse(event: str, _arguments: Tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
             raise PermissionError("workers have no network; the plug-in's environment can declare network: true")
 
     sys.addaudithook(refuse)
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """Ask Linux to kill this process when the engine dies, so that ``kill -9`` of the engine leaves no worker."""
     if sys.platform.startswith("linux"):
         import ctypes  # noqa: PLC0415 - not in every interpreter that can run a worker
@@ -366,7 +419,7 @@ def die_with_parent():
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def claim_channels():
+def claim_channels() -> Tuple[IO[str], IO[str]]:
     """Return (requests, answers) and point the standard streams elsewhere: input to nothing, output to the log."""
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -377,7 +430,7 @@ def claim_channels():
     return requests, answers
 
 
-def main():
+def main() -> None:
     """Answer requests until standard input ends."""
     requests, answers = claim_channels()
     die_with_parent()
@@ -385,7 +438,7 @@ def main():
     if os.environ.get("PORTMATRIX_NETWORK") == "audit-hook":
         close_network()
 
-    def send(message):
+    def send(message: Json) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
@@ -401,9 +454,8 @@ def main():
         except Failed as failed:
             answer = {"ok": False, "stage": failed.stage, "reason": failed.reason, "fault": failed.fault}
         except Exception as error:  # the harness itself: anything else is a bug of this file, and must be seen as one
-            traceback.print_exc()
+            log_exception()
             answer = {"ok": False, "stage": "PREPARE", "reason": one_line(error), "fault": "harness"}
-        sys.stderr.flush()
         answer["id"] = request.get("id")
         send(answer)
 

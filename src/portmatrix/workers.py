@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -318,12 +319,29 @@ class Lease:
         self._threads = threads
         self._worker: Worker | None = None
         self._started = 0
+        self._exchange: Path | None = None
+        self._killed = False
         self.environment: dict[str, str] = {}
 
     @property
     def network(self) -> str:
         """How this worker's network is closed, in the word that records use."""
         return "open" if self._launch.network else network_closure()[1]
+
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[Path]:
+        """Yield an empty folder through which the worker can hand over files; it is emptied afterwards.
+
+        It is the same one each time: to make and remove a folder for every request costs more than most requests.
+        """
+        if self._exchange is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._exchange = Path(tempfile.mkdtemp(prefix="exchange-", dir=self._folder))
+        try:
+            yield self._exchange
+        finally:
+            for file in self._exchange.iterdir():
+                file.unlink()
 
     def ask(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any] | Failure:
         """Return the worker's answer, or why there is none; the next call finds a living worker again."""
@@ -335,6 +353,8 @@ class Lease:
                 return started
             self._worker = started
             self.environment = started.environment
+        if self._killed:  # while it was being started
+            self._worker.kill()
         return self._worker.ask(request, limits)
 
     def close(self) -> None:
@@ -344,7 +364,8 @@ class Lease:
             self._worker = None
 
     def kill(self) -> None:
-        """End the worker at once, from any thread; a request in flight comes back as a failure."""
+        """End the worker at once and for good, from any thread; a request in flight comes back as a failure."""
+        self._killed = True
         worker = self._worker
         if worker is not None:
             worker.kill()

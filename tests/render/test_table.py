@@ -82,5 +82,8 @@ def test_stars() -> None:
     assert stars(5) == "★★★★★"
     assert stars(None) == ""
     nothing = Stars(value=None, low=0, high=5, coverage=0, components=())
-    assert stars_in_words(nothing) == "not rated (0 to 5)"
+    assert stars_in_words(nothing) == "not rated"
+    little = nothing.model_copy(update={"value": 1.5, "low": 1.5, "coverage": 0.31})
+    assert stars_in_words(little) == "1.5 to 5 of 5, on 31% of the evidence"
+    assert stars_in_words(little.model_copy(update={"coverage": 0.6})) == "1.5 of 5 (1.5 to 5)"
     assert stars_in_words(nothing.model_copy(update={"value": 2.5, "low": 2.5, "high": 2.5})) == "2.5 of 5"

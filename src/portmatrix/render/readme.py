@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from portmatrix.errors import UserError
-from portmatrix.rate import Rating, Stars
+from portmatrix.rate import ENOUGH, Rating, Stars
 from portmatrix.render.table import (
     MARKS,
     REACH_MARKS,
@@ -19,6 +19,7 @@ from portmatrix.render.table import (
     badge_table,
     by_framework_and_target,
     stars,
+    stars_in_words,
 )
 from portmatrix.render.text import markdown, one_line
 from portmatrix.spec import SurveyEntry
@@ -97,9 +98,10 @@ def badge_text(badge: Badge) -> str:
 
 
 def stars_text(given: Stars) -> str:
-    """Return ``★★★½☆ 3.5 (2 to 5)``: what has been shown and how far missing evidence could still move it."""
-    value = "not rated" if given.value is None else f"{stars(given.value)} {given.value:g}"
-    return value if given.value == given.low == given.high else f"{value} ({given.low:g} to {given.high:g})"
+    """Return ``★★★½☆ 3.5 of 5 (2 to 5)``, or the interval in words where there is too little evidence for a star."""
+    words = stars_in_words(given)
+    shown = given.value is not None and (given.coverage >= ENOUGH or given.low == given.high)
+    return f"{stars(given.value)} {words}" if shown else words
 
 
 def survey_text(row: BadgeRow) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from portmatrix.rate import Rating, Stars
+from portmatrix.rate import ENOUGH, Rating, Stars
 from portmatrix.spec import SurveyEntry
 from portmatrix.types import CONCLUSIVE, WORKING, Frozen, Outcome, Reach, Record
 
@@ -161,9 +161,13 @@ def stars(value: float | None) -> str:
 
 
 def stars_in_words(given: Stars) -> str:
-    """Return ``3.5 of 5 (2 to 4)``, or ``not rated (0 to 5)``; without the interval where it is a point."""
-    value = "not rated" if given.value is None else f"{given.value:g} of 5"
-    return value if given.value == given.low == given.high else f"{value} ({given.low:g} to {given.high:g})"
+    """Return ``3.5 of 5 (2 to 4)``; with too little evidence for a star ``2 to 5 of 5, on 31% of the evidence``."""
+    if given.value is None:
+        return "not rated"
+    if given.coverage < ENOUGH and given.low < given.high:
+        return f"{given.low:g} to {given.high:g} of 5, on {given.coverage:.0%} of the evidence"
+    value = f"{given.value:g} of 5"
+    return value if given.low == given.high else f"{value} ({given.low:g} to {given.high:g})"
 
 
 def _badge(records: Sequence[Record]) -> Badge:

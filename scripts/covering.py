@@ -1,0 +1,112 @@
+"""Take every road of the matrix (framework, path, runtime, target) with a few models in turn, and check the records.
+
+What is run is computed from the plug-ins, so that a new one is covered as soon as its file is there. Ends with a line
+``N passed, N failed`` over all checks; exit status 1 if one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from portmatrix import cli, plan, records, suite
+from portmatrix.plan import Selection
+from portmatrix.suite import Suite
+from portmatrix.types import UNEXPECTED, CellId, Outcome, Record
+
+
+class Check(NamedTuple):
+    """One thing that the records must show; ``wrong`` says what they show instead, or is empty."""
+
+    name: str
+    wrong: str = ""
+
+
+def covering(cells: Iterable[CellId], models: int) -> list[CellId]:
+    """Return of every road as many cells as ``models`` says; each road goes on with the models where the last ended."""
+    roads: dict[tuple[str, ...], list[CellId]] = {}
+    for cell in cells:
+        roads.setdefault((cell.framework, cell.path, cell.runtime, cell.target), []).append(cell)
+    chosen: list[CellId] = []
+    for number, road in enumerate(roads.values()):
+        turns = range(min(models, len(road)))
+        chosen += [road[(number * models + turn) % len(road)] for turn in turns]
+    return chosen
+
+
+def run(cells: Sequence[CellId], file: Path) -> int:
+    """Run the cells as the command line does and return its exit status."""
+    try:
+        cli.main(["run", *map(str, cells), "--output", str(file)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def check_cells(cells: Sequence[CellId], found: Sequence[Record], reference: Mapping[str, Record]) -> Iterator[Check]:
+    """Yield a check for every cell: it has one record, as expected, and as in the ``reference`` where that has it."""
+    counted = Counter(record.cell for record in found)
+    by_cell = {record.cell: record for record in found}
+    for cell in dict.fromkeys([*map(str, cells), *by_cell]):
+        record = by_cell.get(cell)
+        if record is None:
+            yield Check(cell, "was planned and has no record")
+        elif counted[cell] > 1:
+            yield Check(cell, f"has {counted[cell]} records")
+        elif record.outcome in UNEXPECTED:
+            yield Check(cell, _told(record))
+        elif cell in reference and reference[cell].outcome is not record.outcome:
+            yield Check(cell, f"{_told(record)}; in the reference it is {_told(reference[cell])}")
+        else:
+            yield Check(cell)
+
+
+def _told(record: Record) -> str:
+    stage = f" at {record.stage.value}" if record.stage else ""
+    return f"{record.outcome.value}{stage}{': ' * bool(record.reason)}{record.reason}"
+
+
+def check_plugins(loaded: Suite, found: Sequence[Record]) -> Iterator[Check]:
+    """Yield a check for every exporter and every runtime: at least one of its cells passed."""
+    passed = [record.id for record in found if record.outcome is Outcome.PASS]
+    for kind, names, seen in (
+        ("exporter", loaded.plugins.exporters, {cell.framework for cell in passed}),
+        ("runtime", loaded.plugins.runtimes, {cell.runtime for cell in passed}),
+    ):
+        for name in names:
+            yield Check(f"{kind} {name}", "" if name in seen else "none of its cells passed")
+
+
+def main() -> int:
+    """Choose, run, check; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", type=int, default=3, help="how many models take each road (3)")
+    parser.add_argument("--list", action="store_true", help="print the cells and run nothing")
+    options = parser.parse_args()
+    loaded = suite.load(suite.find_root(Path.cwd()))
+    planned = plan.plan(suite.axes(loaded), suite.exclusions(loaded), Selection())
+    cells = covering(planned.cells, options.models)
+    if options.list:
+        print(*cells, sep="\n")
+        return 0
+    file = loaded.root / "results" / "covering.jsonl"
+    status = run(cells, file)
+    if status not in (0, 1):
+        return status
+    found = list(records.read(file))
+    kept = loaded.root / "results" / "reference.jsonl"
+    reference = {record.cell: record for record in records.read(kept)} if kept.is_file() else {}
+    checks = [*check_cells(cells, found, reference), *check_plugins(loaded, found)]
+    failed = [check for check in checks if check.wrong]
+    for check in failed:
+        print(f"{check.name}: {check.wrong}")
+    print(f"{len(checks) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed or status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The repository's own suite for the conformance tests: its plug-ins, their real environments, and real bundles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from portmatrix import environments, plan, suite
+from portmatrix.errors import EnvironmentFailure
+from portmatrix.export import Bundle
+from portmatrix.matrix import Made, MatrixRun, Options
+from portmatrix.plan import Selection
+from portmatrix.plugins import EnvironmentSpec, Exporter, Runtime
+from portmatrix.store import Store, default_root
+from portmatrix.types import CellId, Record
+from portmatrix.workers import Failure, Launch, Lease, Limits
+
+SUITE = suite.load(Path(__file__).parents[2])
+#: The model that stands for all others where one will do: the suite's first, which is its cheapest.
+MODEL = next(iter(SUITE.spec.models))
+#: Which plug-ins are put to the test in their environments: globs over FOLDER/NAME, such as exporters/torch.
+CHOSEN = os.environ.get("PORTMATRIX_TEST_PLUGINS", "*").split()
+#: A worker that probes a plug-in finds the plug-in's file here.
+PROBED = "PORTMATRIX_PROBED"
+
+
+def chosen(folder: str, names: Iterable[str]) -> list[str]:
+    """Return those of the plug-ins ``names`` in ``folder`` that are to be tested."""
+    return [name for name in names if any(fnmatchcase(f"{folder}/{name}", glob) for glob in CHOSEN)]
+
+
+def case(folder: str, name: str, *more: str) -> Any:
+    """Return a parameter set named after its parts; all of one plug-in stay in one process, with their worker."""
+    return pytest.param(name, *more, id="-".join((name, *more)), marks=pytest.mark.xdist_group(f"{folder}/{name}"))
+
+
+def cells(*globs: str) -> plan.Plan:
+    """Return the plan of the suite's cells that match, on the targets within reach."""
+    return plan.plan(suite.axes(SUITE), suite.exclusions(SUITE), Selection(globs))
+
+
+def expected(cell: CellId, failure: Failure) -> bool:
+    """Return whether ``matrix.yaml`` expects this cell to fail at this stage."""
+    return any(item.covers(cell) and item.stage is failure.stage for item in SUITE.spec.expect)
+
+
+def limits(seconds: float, spec: EnvironmentSpec) -> Limits:
+    """Return what a request to a plug-in may take, as the engine limits it."""
+    return Limits(seconds, spec.memory_mb or SUITE.spec.limits.memory_mb)
+
+
+class Silent:
+    """A journal and a listener that keep nothing."""
+
+    def add(self, record: Record) -> None: ...
+
+    def begins(self, what: str) -> None: ...
+
+    def ended(self, record: Record) -> None: ...
+
+    def says(self, text: str) -> None:
+        print(text)
+
+
+def export_all(*globs: str) -> Mapping[Made, Bundle | Failure]:
+    """Return what each bundle that the cells need came to; what the store has already is not made again."""
+    engine = MatrixRun(SUITE, Store(default_root()), Silent(), Silent(), Options("conformance"))
+    return engine.export_only(cells(*globs))
+
+
+@contextmanager
+def lease(plugin: Exporter | Runtime, folder: Path) -> Iterator[Lease]:
+    """Yield a lease on a worker in the plug-in's own environment, which is built first if it must be.
+
+    A probe in the worker, in the plug-in's place, passes all calls on to it.
+    """
+    spec = plugin.environment
+    try:
+        built = environments.ensure(Store(default_root()), spec, print, SUITE.spec.limits.prepare_seconds)
+    except EnvironmentFailure as failure:
+        if failure.unavailable:
+            pytest.skip(f"{plugin.name}: {failure}")
+        pytest.fail(f"{plugin.name}: {failure}\n{failure.log_tail}")
+    env = {**spec.env, PROBED: str(plugin.file)}
+    launch = Launch(plugin.name, (), str(built.python), env, spec.network, spec.packages)
+    opened = Lease(launch, folder, limits(SUITE.spec.limits.cell_seconds, spec))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def probe(name: str) -> Path:
+    """Return the file of a probe."""
+    return Path(__file__).with_name("probes") / f"{name}.py"
+
+
+def workers_started(folder: Path) -> int:
+    """Return how many workers a lease on ``folder`` has started: one, as long as none has died."""
+    return len(list(folder.glob("worker-*")))
+
+
+def unreported(spec: EnvironmentSpec, told: Mapping[str, str]) -> list[str]:
+    """Return what a worker did not tell of the environment ``spec`` that it runs in: each pin must be met."""
+    wanted = [Requirement(item) for item in (*spec.requirements, f"python{spec.python}", "platform", "byteorder")]
+    return [str(item) for item in wanted if item.name not in told or not _met(item, told[item.name])]
+
+
+def _met(wanted: Requirement, told: str) -> bool:
+    return not wanted.specifier or wanted.specifier.contains(told, prereleases=True)

@@ -1,0 +1,173 @@
+"""One driver for all runtimes: each runs real bundles in its real environment, by way of the real worker."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from real_suite import MODEL, SUITE, case, cells, chosen, export_all, lease, limits, probe, unreported
+
+from portmatrix import run
+from portmatrix.export import Bundle
+from portmatrix.plugins import Runtime
+from portmatrix.recording import Recorder
+from portmatrix.run import RunOutput
+from portmatrix.store import Store, default_root
+from portmatrix.types import UNEXPECTED, WORKING, CellId, Record, Stage
+from portmatrix.workers import Failure, Lease
+
+RUNTIMES = chosen("runtimes", SUITE.plugins.runtimes)
+
+
+def roads(name: str, form: str) -> list[CellId]:
+    """Return the first model's cells on which the runtime takes an artifact of that format.
+
+    They come from the exporters that are under test too, if one of them makes the format, and from all otherwise.
+    """
+    exporters = SUITE.plugins.exporters
+    found = [
+        cell
+        for cell in cells(f"*/{MODEL}/*/{name}/*").cells
+        if cell.runtime == name and exporters[cell.framework].paths[cell.path].format == form
+    ]
+    tested = chosen("exporters", exporters)
+    return [cell for cell in found if cell.framework in tested] or found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize over the runtimes and the formats that each declares."""
+    found = [case("runtimes", name, form) for name in RUNTIMES for form in SUITE.plugins.runtimes[name].formats]
+    metafunc.parametrize(("runtime", "form"), found, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """The runtime under test."""
+    return SUITE.plugins.runtimes[request.param]
+
+
+@pytest.fixture(scope="module")
+def form(request: pytest.FixtureRequest) -> str:
+    """The format under test."""
+    return str(request.param)
+
+
+class Bench(NamedTuple):
+    """A worker for one runtime, and a store of its own for broken bundles."""
+
+    runtime: Runtime
+    lease: Lease
+    store: Store
+
+    def run(self, store: Store, digest: str) -> RunOutput | Failure:
+        """Run a stored bundle through the probe, which stands before the runtime."""
+        probed = self.runtime._replace(file=probe("runtime"))
+        allowed = limits(SUITE.spec.limits.cell_seconds, self.runtime.environment)
+        return run.run(self.lease, probed, digest, store.get_bundle(digest), store, allowed)
+
+
+@pytest.fixture(scope="module")
+def bench(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The bench that all tests of one runtime share."""
+    folder = tmp_path_factory.mktemp("bench")
+    with lease(runtime, folder / "worker") as opened:
+        yield Bench(runtime, opened, Store(folder / "store"))
+
+
+class Tried(NamedTuple):
+    """One road: its cell, the bundle, and what the runtime made of it, as a record."""
+
+    cell: CellId
+    bundle: Bundle
+    record: Record
+
+
+@pytest.fixture(scope="module")
+def tried(bench: Bench, form: str) -> list[Tried]:
+    """Every road of the first model on which the runtime takes the format, each run once."""
+    store = Store(default_root())
+    recorder = Recorder(SUITE, store, "conformance")
+    made = export_all(*(str(cell) for cell in roads(bench.runtime.name, form)))
+    found = []
+    for cell in roads(bench.runtime.name, form):
+        bundle = made[cell.framework, cell.model, cell.path]
+        if isinstance(bundle, Failure):
+            continue  # the exporters' own tests judge that
+        ran = bench.run(store, bundle.digest)
+        if isinstance(ran, Failure):
+            record = recorder.failed(cell, ran, bundle)
+        else:
+            reference = run.references(store, bundle.digest, bundle.manifest)
+            compared = run.compare_outputs(bundle.manifest, reference, ran.outputs, SUITE.spec)
+            record = recorder.compared(cell, bundle, ran, compared)
+        found.append(Tried(cell, bundle, recorder.expect(record)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def good(tried: list[Tried], form: str) -> Bundle:
+    """A bundle that the runtime runs well."""
+    found = [item.bundle for item in tried if item.record.outcome in WORKING]
+    assert found, f"no bundle of format {form} runs: " + "; ".join(
+        f"{item.cell}: {item.record.outcome.value} {item.record.reason}" for item in tried
+    )
+    return found[0]
+
+
+def test_some_exporter_makes_the_format(runtime: Runtime, form: str) -> None:
+    assert roads(runtime.name, form), f"{runtime.name} takes {form}, which no exporter makes: nothing shows that it can"
+
+
+def test_every_road_ends_as_expected(tried: list[Tried]) -> None:
+    unexpected = [
+        f"{item.cell}: {item.record.outcome.value} at {item.record.stage}: {item.record.reason}\n{item.record.log_tail}"
+        for item in tried
+        if item.record.outcome in UNEXPECTED
+    ]
+    assert not unexpected, "\n".join(unexpected)
+
+
+def test_right_answers(good: Bundle, bench: Bench) -> None:
+    # The probe runs everything twice, and fails the run if inputs change or answers differ.
+    made = bench.run(Store(default_root()), good.digest)
+    assert isinstance(made, RunOutput), made
+    tensors = good.manifest.signature.outputs
+    for outputs in made.outputs:
+        assert {name: value.dtype.name for name, value in outputs.items()} == {
+            tensor.name: tensor.dtype for tensor in tensors
+        }
+
+
+def test_the_worker_says_what_it_ran_with(good: Bundle, bench: Bench) -> None:
+    assert not unreported(bench.runtime.environment, bench.lease.environment)
+
+
+def _as_junk(file: Path) -> None:
+    file.write_bytes(b"This is no model.\n" * 1000)
+
+
+def _as_empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("broken", [_as_junk, _as_empty, Path.unlink])
+def test_a_broken_artifact_is_refused_with_a_reason(good: Bundle, bench: Bench, broken: Callable[[Path], None]) -> None:
+    made = bench.run(bench.store, _with_files(good, bench.store, broken))
+    assert isinstance(made, Failure)
+    assert (made.stage, made.fault) == (Stage.LOAD, "model")
+    assert made.reason
+    # Whether the worker survived or not: the next cell goes on.
+    assert isinstance(bench.run(Store(default_root()), good.digest), RunOutput)
+
+
+def _with_files(good: Bundle, store: Store, change: Callable[[Path], None]) -> str:
+    """Return the digest of a copy of the bundle ``good`` in ``store``, each file of its artifact changed."""
+    with store.scratch("broken") as scratch:
+        folder = scratch / "bundle"
+        shutil.copytree(Store(default_root()).bundle_folder(good.digest), folder)
+        for file in [item for item in (folder / "artifact").rglob("*") if item.is_file()]:
+            change(file)
+        return store.put_bundle(folder, good.manifest)[0]

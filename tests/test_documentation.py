@@ -1,0 +1,179 @@
+"""The documentation's links lead somewhere, its commands can be given as they stand, and its cells exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pytest
+import typer
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from portmatrix import plan, suite
+from portmatrix.cli import app
+from portmatrix.errors import NothingSelected
+from portmatrix.plan import Selection
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
+SUITE = suite.load(ROOT)
+#: Environments of tox that are written down in tox.ini; those of plug-ins follow from the files.
+WRITTEN = re.findall(r"^\[testenv:(.+)\]$", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE)
+each_page = pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
+
+
+def tokens(page: Path) -> Iterator[Token]:
+    """Yield every token of a page, those inside of paragraphs too."""
+    for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
+        yield token
+        yield from token.children or ()
+
+
+# --- Links ----------------------------------------------------------------------------------------------------------
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield the targets of a page's links and pictures, in Markdown and in HTML."""
+    for token in tokens(page):
+        if token.type in ("link_open", "image"):
+            yield str(token.attrs.get("href") or token.attrs.get("src"))
+        elif token.type in ("html_block", "html_inline"):
+            yield from re.findall(r"""(?:href|src)=["']([^"']+)["']""", token.content)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link into the page may name: its headings as GitHub spells them, and its own anchors."""
+    found: list[str] = []
+    heading = False
+    for token in tokens(page):
+        if token.type == "inline" and heading:
+            text = "".join(child.content for child in token.children or () if child.type in ("text", "code_inline"))
+            slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+            repeated = found.count(slug)
+            found += [slug, f"{slug}-{repeated}"] if repeated else [slug]
+        elif token.type in ("html_block", "html_inline"):
+            found += re.findall(r"""(?:id|name)=["']([^"']+)["']""", token.content)
+        heading = token.type == "heading_open"
+    return set(found)
+
+
+def broken(page: Path, link: str) -> str:
+    """Return what is wrong with a relative link, or an empty string."""
+    if re.match(r"[a-z][a-z0-9+.-]*:", link):
+        return ""
+    path, _, anchor = link.partition("#")
+    place = page if not path else (page.parent / unquote(path)).resolve()
+    if not place.exists():
+        return f"{link}: there is no such file"
+    if not place.is_relative_to(ROOT):
+        return f"{link} leads out of the repository"
+    if anchor and place.suffix == ".md" and anchor not in anchors(place):
+        return f"{link}: {place.name} has no heading of that name"
+    return ""
+
+
+@each_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    assert not [wrong for link in links(page) if (wrong := broken(page, link))]
+
+
+# --- Commands -------------------------------------------------------------------------------------------------------
+
+
+class Command(NamedTuple):
+    """A command as it stands in a page."""
+
+    line: str
+    words: list[str]
+
+
+def commands(page: Path) -> Iterator[Command]:
+    """Yield the commands ``portmatrix`` and ``tox`` of a page: after a prompt in a block, or as code within a line."""
+    for token in tokens(page):
+        if token.type in ("fence", "code_block"):
+            lines = [line[2:] for line in token.content.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
+        elif token.type == "code_inline":
+            lines = [token.content]
+        else:
+            continue
+        for line in lines:
+            for part in re.split(r"&&|\|", line):
+                if re.match(r"\s*(\S*/)?(portmatrix|tox) [a-z-]", part):
+                    yield Command(line, shlex.split(part, comments=True))
+
+
+def cannot_be_given(command: Command) -> str:
+    """Return why a command could not be carried out as it stands, or an empty string."""
+    program, *words = command.words
+    return _portmatrix(words) if program.endswith("portmatrix") else _tox(words)
+
+
+def _portmatrix(words: list[str]) -> str:
+    main: Any = typer.main.get_command(app)
+    parent = main.make_context("portmatrix", [], resilient_parsing=True)
+    if words[0] not in main.commands:
+        return "" if words[0] in ("--help", "-h") else f"portmatrix has no command {words[0]}"
+    try:
+        context = main.commands[words[0]].make_context(words[0], words[1:], parent=parent)
+    except typer.Exit:
+        return ""  # --help
+    except Exception as error:
+        told = getattr(error, "format_message", None)
+        return str(told() if told else repr(error))
+    if context.params.get("suite"):
+        return ""  # another suite has other cells
+    cells = [*(context.params.get("globs") or ()), context.params.get("cell")]
+    return "; ".join(filter(None, map(_matches_nothing, filter(None, cells))))
+
+
+def _matches_nothing(glob: str) -> str:
+    try:
+        plan.plan(suite.axes(SUITE, everywhere=True), (), Selection((glob,)))
+    except NothingSelected as error:
+        return str(error)
+    return ""
+
+
+def _tox(words: list[str]) -> str:
+    plugins = [f"export-{name}" for name in SUITE.plugins.exporters]
+    plugins += [f"run-{name}" for name in SUITE.plugins.runtimes]
+    own, _, passed = shlex.join(words).partition(" -- ")
+    named = re.findall(r"-e (\S+)", own)
+    unknown = [
+        name for name in named if not any(fnmatchcase(known, name.strip("<>")) for known in (*WRITTEN, *plugins))
+    ]
+    if unknown:
+        return f"tox has no environment {', '.join(unknown)}"
+    if passed and named in ([], ["matrix"]):
+        return _portmatrix(["run", *shlex.split(passed)])
+    return ""
+
+
+@each_page
+def test_commands_can_be_given_as_they_stand(page: Path) -> None:
+    assert not [f"{command.line}: {wrong}" for command in commands(page) if (wrong := cannot_be_given(command))]
+
+
+def test_there_are_commands_to_be_tested() -> None:
+    assert any(command.words[0] == "portmatrix" for command in commands(ROOT / "README.md"))
+    assert any(command.words[0] == "tox" for command in commands(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "portmatrix rnu",
+        "portmatrix run --no-such-option",
+        "portmatrix run torch/no-such-model/*",
+        "tox run -e no-such-environment",
+        "tox run -e matrix -- --no-such-option",
+    ],
+)
+def test_a_command_that_cannot_be_given_is_found(line: str) -> None:
+    assert cannot_be_given(Command(line, shlex.split(line)))

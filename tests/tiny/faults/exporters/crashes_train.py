@@ -1,0 +1,26 @@
+"""Takes its worker down while training."""
+
+import os
+from pathlib import Path
+
+import numpy
+
+ENVIRONMENT = {"requirements": ["numpy==" + numpy.__version__]}
+PATHS = {"native": {"kind": "native", "format": "npz-linear", "batch": "static"}}
+
+
+def train(model, data, seed):
+    os.abort()
+
+
+def samples(model, rows, seed):
+    return {"x": numpy.ones((rows, 4), numpy.float32)}
+
+
+def predict(trained, inputs):
+    return {"y": inputs["x"] @ trained}
+
+
+def export(trained, path, inputs, folder):
+    numpy.savez(Path(folder, "model.npz"), weights=trained)
+    return {"entry": "model.npz"}

@@ -1,0 +1,25 @@
+"""Writes 8 MiB."""
+
+from pathlib import Path
+
+import numpy
+
+ENVIRONMENT = {"requirements": ["numpy==" + numpy.__version__]}
+PATHS = {"native": {"kind": "native", "format": "npz-linear", "batch": "static"}}
+
+
+def train(model, data, seed):
+    return numpy.ones((4, 3), numpy.float32)
+
+
+def samples(model, rows, seed):
+    return {"x": numpy.ones((rows, 4), numpy.float32)}
+
+
+def predict(trained, inputs):
+    return {"y": inputs["x"] @ trained}
+
+
+def export(trained, path, inputs, folder):
+    numpy.savez(Path(folder, "model.npz"), weights=trained, ballast=numpy.ones(1 << 20))
+    return {"entry": "model.npz"}

@@ -1,0 +1,26 @@
+"""Never comes back."""
+
+import time
+
+import numpy
+
+ENVIRONMENTS = {"": {"requirements": ["numpy==" + numpy.__version__]}}
+FORMATS = ["npz-linear"]
+
+
+def load(entry, format, signature, threads):
+    with numpy.load(entry) as arrays:
+        return arrays["weights"]
+
+
+def input_names(session):
+    return ["x"]
+
+
+def run(session, inputs):
+    while True:
+        time.sleep(1)
+
+
+def degraded(session):
+    return ""

@@ -1,0 +1,19 @@
+"""Lacks `degraded`, and `run` takes what it should not."""
+
+import numpy
+
+ENVIRONMENTS = {"": {"requirements": ["numpy==" + numpy.__version__]}}
+FORMATS = ["npz-linear"]
+
+
+def load(entry, format, signature, threads):
+    with numpy.load(entry) as arrays:
+        return arrays["weights"]
+
+
+def input_names(session):
+    return ["x"]
+
+
+def run(session, inputs, device):
+    return {"y": inputs["x"] @ session}

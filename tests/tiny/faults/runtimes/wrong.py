@@ -1,0 +1,23 @@
+"""Gives wrong numbers, for both formats."""
+
+import numpy
+
+ENVIRONMENTS = {"": {"requirements": ["numpy==" + numpy.__version__]}}
+FORMATS = ["npz-linear", "npz-graph"]
+
+
+def load(entry, format, signature, threads):
+    with numpy.load(entry) as arrays:
+        return arrays["weights"]
+
+
+def input_names(session):
+    return ["x"]
+
+
+def run(session, inputs):
+    return {"y": -(inputs["x"] @ session)}
+
+
+def degraded(session):
+    return ""

@@ -1,0 +1,23 @@
+"""Requires what is no requirement."""
+
+import numpy
+
+ENVIRONMENTS = {"": {"requirements": ["numpy >= one"], "python": "three"}}
+FORMATS = ["npz-linear"]
+
+
+def load(entry, format, signature, threads):
+    with numpy.load(entry) as arrays:
+        return arrays["weights"]
+
+
+def input_names(session):
+    return ["x"]
+
+
+def run(session, inputs):
+    return {"y": inputs["x"] @ session}
+
+
+def degraded(session):
+    return ""

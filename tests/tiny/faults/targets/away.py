@@ -1,0 +1,8 @@
+"""A target that no machine reaches."""
+
+PLATFORM = {"os": "windows", "arch": "arm64"}
+RUNNER = "windows-11-arm"
+
+
+def reach(host):
+    return {"why": "there is no such machine here", "install": "buy one"}

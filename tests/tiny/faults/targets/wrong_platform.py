@@ -1,0 +1,8 @@
+"""Is on an operating system that the engine does not know."""
+
+PLATFORM = {"os": "plan9", "arch": "mips"}
+RUNNER = "none"
+
+
+def reach(host):
+    return {"reach": "native"}
