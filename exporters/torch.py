@@ -219,7 +219,7 @@ def _program(network: Any, example: Any, *, dynamic: bool) -> Any:
 
 
 def _shapes(*, dynamic: bool) -> tuple[Any, ...] | None:
-    """Return the symbolic batch of the one input; by position, for a Sequential calls its argument otherwise."""
+    """Return the symbolic batch of the one input."""
     import torch
 
     return ({0: torch.export.Dim("batch", min=1, max=1024)},) if dynamic else None
@@ -240,13 +240,25 @@ def _family(model: str) -> Family:
     return FAMILIES[model]
 
 
+def _chain(*layers: Any) -> Any:
+    """Return ``nn.Sequential(*layers)`` with its argument called ``x``, since artifacts take the name over."""
+    import torch
+    from torch import nn
+
+    class Chain(nn.Sequential):
+        """One layer after the other."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    return Chain(*layers)
+
+
 def _mlp() -> Any:
     """Two hidden layers over the flattened picture."""
     from torch import nn
 
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, CLASSES)
-    )
+    return _chain(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, CLASSES))
 
 
 def _he(network: Any) -> Any:
@@ -271,7 +283,7 @@ def _alexnet() -> Any:
         return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0)
 
     return _he(
-        nn.Sequential(
+        _chain(
             *(nn.Conv2d(1, 24, 5, padding=2), nn.ReLU(), normalized(), overlapping()),
             *(nn.Conv2d(24, 64, 3, padding=1, groups=2), nn.ReLU(), normalized(), overlapping()),
             *(nn.Conv2d(64, 96, 3, padding=1), nn.ReLU()),
@@ -295,7 +307,7 @@ def _vgg() -> Any:
             channels = width
         layers.append(nn.MaxPool2d(2))
     head = (nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, CLASSES))
-    return _he(nn.Sequential(*layers, *head))
+    return _he(_chain(*layers, *head))
 
 
 def _googlenet() -> Any:
@@ -321,7 +333,7 @@ def _googlenet() -> Any:
             return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
 
     return _he(
-        nn.Sequential(
+        _chain(
             *(convolution(1, 32, 3), nn.MaxPool2d(3, 2, padding=1)),
             *(Inception(32, 16), Inception(64, 16), nn.MaxPool2d(3, 2, padding=1), Inception(64, 24)),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(96, CLASSES)),
@@ -351,7 +363,7 @@ def _resnet() -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
-    return nn.Sequential(
+    return _chain(
         *(normalized(1, 16, 3), nn.ReLU()),
         *(Block(16, 16, 1), Block(16, 32, 2), Block(32, 32, 1)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES)),
@@ -369,7 +381,7 @@ def _conv1d() -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.transpose(1, 2)
 
-    return nn.Sequential(
+    return _chain(
         StepsLast(),
         *(nn.Conv1d(8, 32, 3, padding=1), nn.ReLU(), nn.Conv1d(32, 32, 3, padding=1), nn.ReLU()),
         *(nn.MaxPool1d(2), nn.Flatten(), nn.Linear(128, CLASSES)),
@@ -380,7 +392,7 @@ def _conv3d() -> Any:
     """Tran et al. 2014 (C3D): 3x3x3 convolutions over a clip; the first pooling leaves time alone."""
     from torch import nn
 
-    return nn.Sequential(
+    return _chain(
         *(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d((1, 2, 2))),
         *(nn.Conv3d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2)),
         *(nn.Flatten(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, CLASSES)),

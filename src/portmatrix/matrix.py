@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from portmatrix import __version__, environments, export, reuse, run
 from portmatrix.bundle import Manifest
@@ -159,8 +159,7 @@ class MatrixRun:
     def _work(self) -> None:
         """Plan the exports and serve the pool; whatever ends this early ends all workers with it."""
         try:
-            self._plan_exports()
-            self._pool.run()
+            self._pool.run(self._plan_exports)
         except BaseException:
             # The cells in flight did not fail, they were abandoned: they must leave no record.
             self._cancelled = True
@@ -172,7 +171,9 @@ class MatrixRun:
     # Exports: what must be made, and what is there
 
     def _plan_exports(self) -> None:
-        by_model: dict[tuple[str, str], list[Recipe]] = {}
+        """Send off what must be made, then, while that is under way, what is there: verifying it takes a moment."""
+        unknown: list[Recipe] = []
+        known: list[Recipe] = []
         for framework, model, path in list(self._waiting):
             exporter = self._suite.plugins.exporters[framework]
             if self._given is not None:
@@ -182,13 +183,16 @@ class MatrixRun:
             if isinstance(recipe, str):
                 self._fail((framework, model, path), Failure(Stage.PLAN, recipe, "harness"))
                 continue
-            stored = None if self._options.fresh else self._stored(recipe)
-            if stored is None:
-                by_model.setdefault((framework, model), []).append(recipe)
-            else:
-                self._exported(recipe, stored)
-        for (framework, _model), recipes in by_model.items():
-            self._pool.add(_Place(0, framework, self._here), _Export(tuple(recipes)))
+            (unknown if self._options.fresh or self._entry(recipe) is None else known).append(recipe)
+        self._add_exports(unknown)
+        self._add_exports(self._not_stored(known))
+
+    def _add_exports(self, recipes: Iterable[Recipe]) -> None:
+        by_model: dict[tuple[str, str], list[Recipe]] = {}
+        for recipe in recipes:
+            by_model.setdefault((recipe.exporter.name, recipe.model), []).append(recipe)
+        for (framework, _model), together in by_model.items():
+            self._pool.add(_Place(0, framework, self._here), _Export(tuple(together)))
 
     def _take_given(self, which: Made, given: Mapping[Made, Bundle]) -> None:
         bundle = given.get(which)
@@ -223,10 +227,13 @@ class MatrixRun:
         except EnvironmentFailure:
             return None
 
+    def _entry(self, recipe: Recipe) -> dict[str, Any] | None:
+        digest = self._digest(recipe)
+        return self._store.get("recipes", digest) if digest else None
+
     def _stored(self, recipe: Recipe) -> Bundle | Failure | None:
         """Return what the store knows of the recipe: its bundle, its failure, or nothing (that can be used)."""
-        digest = self._digest(recipe)
-        entry = self._store.get("recipes", digest) if digest else None
+        entry = self._entry(recipe)
         if entry is None:
             return None
         if "bundle" in entry:
@@ -350,7 +357,8 @@ class MatrixRun:
         limits = self._limits(self._export_limits, first.exporter.environment)
         name = f"{first.exporter.name}/{first.model}"
         with self._store.lock(f"model-{digest_of([name, self._digest(first)])[:16]}").acquire(timeout=_MODEL_WAIT):
-            recipes = self._not_made_meanwhile(job.recipes)
+            # Another engine may have made some of them since this run planned them.
+            recipes = list(job.recipes) if self._options.fresh else self._not_stored(job.recipes)
             if not recipes:
                 return
             self._listener.begins(f"{name} (training)")
@@ -365,10 +373,8 @@ class MatrixRun:
                 self._remember(digest, made)
                 self._exported(recipe, made)
 
-    def _not_made_meanwhile(self, recipes: Iterable[Recipe]) -> list[Recipe]:
-        """Return the recipes that no other engine has made since this run planned them."""
-        if self._options.fresh:
-            return list(recipes)
+    def _not_stored(self, recipes: Iterable[Recipe]) -> list[Recipe]:
+        """Send the cells of what the store has on their way; return the recipes that it does not have."""
         left: list[Recipe] = []
         for recipe in recipes:
             stored = self._stored(recipe)
@@ -393,12 +399,15 @@ class MatrixRun:
         """Run a cell; its outputs are compared and its record is written while the worker is at the next one."""
         bundle = job.bundle
         limits = self._limits(self._cell_limits, runtime.environment)
-        made = run.run(lease, runtime, bundle.digest, bundle.manifest, self._store, limits, self._options.threads)
+        folder = self._store.bundle_folder(bundle.digest)
+        threads = self._options.threads
+        answer = run.ask(lease, runtime, folder, bundle.manifest, limits, threads, sent=behind.go)
         worker = _Worker(lease.environment, lease.network)
-        behind.do(lambda: self._finish(job, made, worker))
+        behind.later(lambda: self._finish(job, answer, worker))
 
-    def _finish(self, job: _Run, made: run.RunOutput | Failure, worker: _Worker) -> None:
+    def _finish(self, job: _Run, answer: run.Answer | Failure, worker: _Worker) -> None:
         cell, bundle = job.cell, job.bundle
+        made = run.read(answer)
         if isinstance(made, Failure):
             record = self._recorder.with_worker(self._recorder.failed(cell, made, bundle), *worker)
         else:

@@ -19,25 +19,34 @@ Take = Callable[[], Job | None]
 
 
 class Behind:
-    """A second thread that finishes one piece of work while its owner begins the next; never more than one behind.
+    """A second thread that finishes one piece of work while its owner is at the next; never more than one behind.
 
-    Use as a context manager, which ends when the last piece is done. What a piece raised is raised in the owner's
-    thread: by the next ``do``, or at the end.
+    A piece is handed over by ``later`` and begun by ``go``, which the owner calls when it is about to wait anyway. Use
+    as a context manager, which ends when the last piece is done. What a piece raised is raised in the owner's thread:
+    by the next ``later``, or at the end.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._last: Future[None] | None = None
+        self._work: Callable[[], None] | None = None
+        self._begun: Future[None] | None = None
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Have ``work`` done once the piece before it is; returns as soon as that is so."""
-        self._wait()
-        self._last = self._thread.submit(work)
+    def later(self, work: Callable[[], None]) -> None:
+        """Take over ``work``, when the piece before it is done."""
+        self._catch_up()
+        self._work = work
 
-    def _wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
+    def go(self) -> None:
+        """Begin the work handed over last, if it has not begun yet."""
+        work, self._work = self._work, None
+        if work is not None:
+            self._begun = self._thread.submit(work)
+
+    def _catch_up(self) -> None:
+        self.go()
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
 
     def __enter__(self) -> Behind:
         return self
@@ -45,9 +54,11 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
-        if error is None:
-            self._wait()
+        try:
+            if error is None:
+                self._catch_up()
+        finally:
+            self._thread.shutdown()
 
 
 class Pool(Generic[Key, Job]):
@@ -66,8 +77,11 @@ class Pool(Generic[Key, Job]):
         self._busy: dict[Key, int] = {}
         self._changed = threading.Condition()
         self._stopped = False
+        self._feeding = False
         self._error: BaseException | None = None
-        self._threads: list[threading.Thread] = []
+        self._living = 0
+        self._all_ended = threading.Event()
+        self._all_ended.set()
 
     def add(self, key: Key, job: Job) -> None:
         """Add a job; from any thread, before or during ``run``."""
@@ -81,12 +95,19 @@ class Pool(Generic[Key, Job]):
             self._stopped = True
             self._changed.notify_all()
 
-    def run(self) -> None:
-        """Serve until no job is left and no slot could add one; raises the first exception that ``serve`` raised."""
-        self._threads = [threading.Thread(target=self._slot, name=f"slot {number}") for number in range(self._slots)]
-        for thread in self._threads:
-            thread.start()
+    def run(self, feed: Callable[[], None] = lambda: None) -> None:
+        """Serve until no job is left and no slot could add one; raises the first exception that ``serve`` raised.
+
+        ``feed`` is called in this thread and adds jobs while the slots are at work already.
+        """
+        self._living = self._slots
+        self._feeding = True
+        self._all_ended.clear()
+        for number in range(self._slots):
+            threading.Thread(target=self._live, name=f"slot {number}").start()
         try:
+            feed()
+            self._end_of_feed()
             self.join()
         except BaseException:
             self.stop()
@@ -94,11 +115,27 @@ class Pool(Generic[Key, Job]):
         if self._error is not None:
             raise self._error
 
+    def _end_of_feed(self) -> None:
+        with self._changed:
+            self._feeding = False
+            self._changed.notify_all()
+
     def join(self) -> None:
-        """Wait until every slot has ended; short waits keep ^C answered on every system."""
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join(timeout=0.5)
+        """Wait until every slot has ended; short waits keep ^C answered on every system.
+
+        Not by ``Thread.join``: up to Python 3.12 a thread whose join ^C interrupts is taken for ended from then on.
+        """
+        while not self._all_ended.wait(timeout=0.5):
+            pass
+
+    def _live(self) -> None:
+        try:
+            self._slot()
+        finally:
+            with self._changed:
+                self._living -= 1
+                if not self._living:
+                    self._all_ended.set()
 
     def _slot(self) -> None:
         while (key := self._next_key()) is not None:
@@ -120,7 +157,7 @@ class Pool(Generic[Key, Job]):
                     best = min(waiting, key=self._order)
                     self._busy[best] = self._busy.get(best, 0) + 1
                     return best
-                if not any(self._busy.values()):
+                if not self._feeding and not any(self._busy.values()):
                     break
                 self._changed.wait()
             self._changed.notify_all()
@@ -131,5 +168,8 @@ class Pool(Generic[Key, Job]):
 
     def _take(self, key: Key) -> Job | None:
         with self._changed:
+            # What has been opened for the key is kept open as long as the feed could bring more of it.
+            while self._feeding and not self._stopped and not self._jobs.get(key):
+                self._changed.wait()
             jobs = self._jobs.get(key)
             return jobs.popleft() if jobs and not self._stopped else None

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from portmatrix import __version__
 from portmatrix.errors import RecordError, UserError
@@ -134,15 +135,22 @@ def merge(files: Sequence[Path]) -> dict[str, bytes]:
     return {cell: best[cell][1] for cell in sorted(best)}
 
 
+class _Head(BaseModel):
+    """What merging must know of a record. The rest of the line is checked to be JSON, and not made into objects."""
+
+    schema_version: Literal[1]
+    cell: str
+    outcome: Outcome
+    started: str
+
+
 def _merge_key(line: bytes) -> tuple[str, str] | None:
     """Return cell and start of a record line, or None if it is none that can be merged."""
     try:
-        value = json.loads(line)
-        if value["schema_version"] == SCHEMA_VERSION and value["outcome"] in Outcome.__members__:
-            return str(value["cell"]), str(value["started"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    return None
+        head = _Head.model_validate_json(line)
+    except ValidationError:
+        return None
+    return head.cell, head.started
 
 
 def _not_mergeable(file: Path, number: int, line: bytes) -> str:

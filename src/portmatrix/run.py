@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from portmatrix.bundle import Manifest
 from portmatrix.compare import compare, verdict
 from portmatrix.errors import DiskFull
-from portmatrix.plugins import Arrays, Runtime
+from portmatrix.plugins import Array, Arrays, Runtime
 from portmatrix.spec import MatrixSpec
 from portmatrix.store import Store, disk_errors
 from portmatrix.types import Blame, Comparison, Outcome, Stage
@@ -28,21 +32,40 @@ class RunOutput(NamedTuple):
     seconds: dict[str, float]
 
 
+class Answer(NamedTuple):
+    """What a worker said of a bundle that it ran: where its outputs lie, for each sample set the file by name."""
+
+    folder: Path
+    files: tuple[dict[str, str], ...]
+    degraded: str
+    seconds: dict[str, float]
+
+
 def run(
     lease: Lease, runtime: Runtime, digest: str, manifest: Manifest, store: Store, limits: Limits, threads: int = 1
 ) -> RunOutput | Failure:
     """Run every sample of a stored bundle in the runtime's worker; returns why it failed instead, if it did."""
-    folder = store.bundle_folder(digest)
+    return read(ask(lease, runtime, store.bundle_folder(digest), manifest, limits, threads))
+
+
+def ask(
+    lease: Lease,
+    runtime: Runtime,
+    folder: Path,
+    manifest: Manifest,
+    limits: Limits,
+    threads: int,
+    sent: Callable[[], None] | None = None,
+) -> Answer | Failure:
+    """Have the bundle in ``folder`` run; ``sent`` is called as soon as the worker is at it.
+
+    The outputs must be read before the lease is asked for the next exchange but one.
+    """
     try:
-        with disk_errors("a scratch folder"), lease.exchange() as scratch:
-            return _run(lease, runtime, folder, manifest, scratch, limits, threads)
+        with disk_errors("a scratch folder"):
+            scratch = lease.exchange()
     except DiskFull as error:
         return Failure(Stage.PREPARE, str(error), "harness")
-
-
-def _run(
-    lease: Lease, runtime: Runtime, folder: Path, manifest: Manifest, scratch: Path, limits: Limits, threads: int
-) -> RunOutput | Failure:
     request = {
         "op": "run",
         "file": str(runtime.file),
@@ -54,18 +77,50 @@ def _run(
         "outputs": str(scratch),
         "threads": threads,
     }
-    answer = lease.ask(request, limits)
+    answer = lease.ask(request, limits, sent)
+    if isinstance(answer, Failure):
+        return answer
+    return Answer(scratch, tuple(answer["outputs"]), answer["degraded"], answer["seconds"])
+
+
+def read(answer: Answer | Failure) -> RunOutput | Failure:
+    """Return the outputs that an answer names, and remove their files; a failure stays what it is."""
     if isinstance(answer, Failure):
         return answer
     try:
-        outputs = tuple(_load(scratch, files) for files in answer["outputs"])
+        outputs = tuple(_load(answer.folder, files) for files in answer.files)
+        for files in answer.files:
+            for file in files.values():
+                (answer.folder / file).unlink()
     except (OSError, ValueError) as error:
         return Failure(Stage.RUN, f"the worker's outputs cannot be read: {error}", "harness")
-    return RunOutput(outputs, answer["degraded"], answer["seconds"])
+    return RunOutput(outputs, answer.degraded, answer.seconds)
 
 
 def _load(folder: Path, files: dict[str, str]) -> Arrays:
-    return {name: np.load(folder / file, allow_pickle=False) for name, file in files.items()}
+    return {name: _array(folder / file) for name, file in files.items()}
+
+
+def _array(file: Path) -> Array:
+    """Return the array in a .npy file, read-only; raises ``ValueError`` if it is none.
+
+    To parse the header takes ``np.load`` longer than all the rest, and the headers of a matrix are mostly alike.
+    """
+    content = file.read_bytes()
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    if content[:8] == b"\x93NUMPY\x01\x00" and len(content) > begin:
+        shape, fortran_order, dtype = _layout(content[8:begin])
+        if not fortran_order and not dtype.hasobject:
+            return np.frombuffer(content, dtype, math.prod(shape), begin).reshape(shape)
+    loaded: Array = np.load(file, allow_pickle=False)
+    return loaded
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether the first axis varies fastest, and dtype, from the header of a .npy file of version 1."""
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    return shape, fortran_order, dtype
 
 
 def references(store: Store, digest: str, manifest: Manifest) -> tuple[Arrays, ...]:

@@ -10,9 +10,11 @@ Requests carry ``op`` (``hello``, ``train``, ``export``, ``run``) and ``id``. Wh
 ``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the data set did).
 """
 
+import contextlib
 import errno
 import faulthandler
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -62,13 +64,18 @@ def one_line(error: BaseException) -> str:
     return text[:half] + " ... " + text[-half:]
 
 
+def flush_log() -> None:
+    """Write out what plug-ins printed, if there is room for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the disk is full, or a plug-in closed the stream
+            stream.flush()
+
+
 def log_exception() -> None:
     """Write the exception in flight and its stack into the log, if there is room for it."""
-    try:
+    flush_log()
+    with contextlib.suppress(OSError, ValueError):
         traceback.print_exc()
-        sys.stderr.flush()
-    except OSError:
-        pass
 
 
 class Stages:
@@ -307,9 +314,17 @@ def write_samples(folder: str, stem: str, calls: List[Arrays]) -> Dict[str, str]
     files = {}
     for number, name in enumerate(calls[0]):
         file = "samples/%s%d.npy" % (stem, number)
-        np.save(os.path.join(folder, file), np.stack([np.asarray(call[name]) for call in calls]), allow_pickle=False)
+        save(os.path.join(folder, file), np.stack([np.asarray(call[name]) for call in calls]))
         files[name] = file
     return files
+
+
+def save(file: str, array: Any) -> None:
+    """Write an array as .npy, by way of memory: numpy's own writing to a file names no errno for a full disk."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    with open(file, "wb") as stream:
+        stream.write(buffer.getbuffer())
 
 
 def read_samples(bundle: str, files: Dict[str, str]) -> Arrays:
@@ -361,7 +376,7 @@ def write_outputs(folder: str, number: int, made: Dict[str, List[Any]]) -> Dict[
         if len(shapes) > 1:
             raise ValueError("output %s changes its shape between calls: %s" % (name, sorted(shapes)))
         file = "s%d.out%d.npy" % (number, position)
-        np.save(os.path.join(folder, file), np.stack(arrays), allow_pickle=False)
+        save(os.path.join(folder, file), np.stack(arrays))
         files[name] = file
     return files
 
@@ -390,7 +405,7 @@ def package_version(name: str) -> Optional[str]:
     try:
         from importlib import metadata  # noqa: PLC0415 - Python 3.8 and later
     except ImportError:
-        import pkg_resources  # type: ignore[import-untyped]  # noqa: PLC0415 - what Python 3.6 and 3.7 have instead
+        import pkg_resources  # noqa: PLC0415 - what Python 3.6 and 3.7 have instead
 
         found = {item.project_name.lower(): item.version for item in pkg_resources.working_set}
         return found.get(name.lower())
@@ -456,6 +471,7 @@ def main() -> None:
         except Exception as error:  # the harness itself: anything else is a bug of this file, and must be seen as one
             log_exception()
             answer = {"ok": False, "stage": "PREPARE", "reason": one_line(error), "fault": "harness"}
+        flush_log()
         answer["id"] = request.get("id")
         send(answer)
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -154,8 +154,10 @@ class Worker:
         self.environment = dict(answer["environment"])
         return None
 
-    def ask(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any] | Failure:
-        """Send one request and return its answer, or why there is none.
+    def ask(
+        self, request: Mapping[str, Any], limits: Limits, sent: Callable[[], None] | None = None
+    ) -> dict[str, Any] | Failure:
+        """Send one request and return its answer, or why there is none; ``sent`` is called in between.
 
         A worker that hangs, outgrows its memory or dies is gone afterwards (``alive`` is False).
         """
@@ -169,6 +171,8 @@ class Worker:
             self._process.stdin.flush()
         except OSError:
             return self._ended(start, None)
+        if sent is not None:
+            sent()
         return self._answer(start, limits)
 
     def _answer(self, start: int, limits: Limits) -> dict[str, Any] | Failure:
@@ -319,7 +323,7 @@ class Lease:
         self._threads = threads
         self._worker: Worker | None = None
         self._started = 0
-        self._exchange: Path | None = None
+        self._exchange: list[Path] = []
         self._killed = False
         self.environment: dict[str, str] = {}
 
@@ -328,23 +332,24 @@ class Lease:
         """How this worker's network is closed, in the word that records use."""
         return "open" if self._launch.network else network_closure()[1]
 
-    @contextlib.contextmanager
-    def exchange(self) -> Iterator[Path]:
-        """Yield an empty folder through which the worker can hand over files; it is emptied afterwards.
+    def exchange(self) -> Path:
+        """Return a folder through which the worker can hand over files, which lie there until the call after next.
 
-        It is the same one each time: to make and remove a folder for every request costs more than most requests.
+        There are two, in turn: to make and remove a folder for every request costs more than most requests.
         """
-        if self._exchange is None:
+        if not self._exchange:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._exchange = Path(tempfile.mkdtemp(prefix="exchange-", dir=self._folder))
-        try:
-            yield self._exchange
-        finally:
-            for file in self._exchange.iterdir():
-                file.unlink()
+            self._exchange = [Path(tempfile.mkdtemp(prefix="exchange-", dir=self._folder)) for _ in range(2)]
+        self._exchange.reverse()
+        return self._exchange[0]
 
-    def ask(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any] | Failure:
-        """Return the worker's answer, or why there is none; the next call finds a living worker again."""
+    def ask(
+        self, request: Mapping[str, Any], limits: Limits, sent: Callable[[], None] | None = None
+    ) -> dict[str, Any] | Failure:
+        """Return the worker's answer, or why there is none; the next call finds a living worker again.
+
+        ``sent`` is called when the worker has the request.
+        """
         if self._worker is None or not self._worker.alive:
             started = start(self._launch, self._folder / f"worker-{self._started}", self._threads, self._limits)
             self._started += 1
@@ -355,7 +360,7 @@ class Lease:
             self.environment = started.environment
         if self._killed:  # while it was being started
             self._worker.kill()
-        return self._worker.ask(request, limits)
+        return self._worker.ask(request, limits, sent)
 
     def close(self) -> None:
         """End the worker, if there is one."""

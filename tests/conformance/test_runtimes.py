@@ -16,21 +16,21 @@ from portmatrix.plugins import Runtime
 from portmatrix.recording import Recorder
 from portmatrix.run import RunOutput
 from portmatrix.store import Store, default_root
-from portmatrix.types import UNEXPECTED, WORKING, CellId, Record, Stage
+from portmatrix.types import UNEXPECTED, WORKING, CellId, Outcome, Record, Stage
 from portmatrix.workers import Failure, Lease
 
 RUNTIMES = chosen("runtimes", SUITE.plugins.runtimes)
 
 
-def roads(name: str, form: str) -> list[CellId]:
-    """Return the first model's cells on which the runtime takes an artifact of that format.
+def roads(name: str, form: str, model: str = MODEL) -> list[CellId]:
+    """Return the model's cells on which the runtime takes an artifact of that format.
 
     They come from the exporters that are under test too, if one of them makes the format, and from all otherwise.
     """
     exporters = SUITE.plugins.exporters
     found = [
         cell
-        for cell in cells(f"*/{MODEL}/*/{name}/*").cells
+        for cell in cells(f"*/{model}/*/{name}/*").cells
         if cell.runtime == name and exporters[cell.framework].paths[cell.path].format == form
     ]
     tested = chosen("exporters", exporters)
@@ -85,14 +85,14 @@ class Tried(NamedTuple):
     record: Record
 
 
-@pytest.fixture(scope="module")
-def tried(bench: Bench, form: str) -> list[Tried]:
-    """Every road of the first model on which the runtime takes the format, each run once."""
+def attempt(bench: Bench, form: str, model: str) -> list[Tried]:
+    """Return what came of every road of a model on which the runtime takes the format."""
     store = Store(default_root())
     recorder = Recorder(SUITE, store, "conformance")
-    made = export_all(*(str(cell) for cell in roads(bench.runtime.name, form)))
+    planned = roads(bench.runtime.name, form, model)
+    made = export_all(*map(str, planned)) if planned else {}
     found = []
-    for cell in roads(bench.runtime.name, form):
+    for cell in planned:
         bundle = made[cell.framework, cell.model, cell.path]
         if isinstance(bundle, Failure):
             continue  # the exporters' own tests judge that
@@ -108,13 +108,32 @@ def tried(bench: Bench, form: str) -> list[Tried]:
 
 
 @pytest.fixture(scope="module")
-def good(tried: list[Tried], form: str) -> Bundle:
-    """A bundle that the runtime runs well."""
-    found = [item.bundle for item in tried if item.record.outcome in WORKING]
-    assert found, f"no bundle of format {form} runs: " + "; ".join(
-        f"{item.cell}: {item.record.outcome.value} {item.record.reason}" for item in tried
-    )
+def tried(bench: Bench, form: str) -> list[Tried]:
+    """Every road of the first model on which the runtime takes the format, each run once."""
+    return attempt(bench, form, MODEL)
+
+
+@pytest.fixture(scope="module")
+def best(tried: list[Tried], bench: Bench, form: str) -> Tried:
+    """A road that the runtime takes well: one of the first model's, or of the first model that has one.
+
+    Where no model of the suite has any, ``matrix.yaml`` must expect just that, and the first road stands for them.
+    """
+    others = (model for model in SUITE.spec.models if model != MODEL)
+    seen = list(tried)
+    while not (found := [item for item in seen if item.record.outcome in WORKING]):
+        model = next(others, None)
+        if model is None:
+            unexpected = [_told(item) for item in seen if item.record.outcome is not Outcome.XFAIL]
+            assert not unexpected, f"no artifact of format {form} gives right answers: " + "; ".join(unexpected)
+            return seen[0]
+        seen += attempt(bench, form, model)
     return found[0]
+
+
+def _told(item: Tried) -> str:
+    stage = item.record.stage.value if item.record.stage else ""
+    return f"{item.cell}: {item.record.outcome.value} {stage}: {item.record.reason}\n{item.record.log_tail}"
 
 
 def test_some_exporter_makes_the_format(runtime: Runtime, form: str) -> None:
@@ -122,26 +141,22 @@ def test_some_exporter_makes_the_format(runtime: Runtime, form: str) -> None:
 
 
 def test_every_road_ends_as_expected(tried: list[Tried]) -> None:
-    unexpected = [
-        f"{item.cell}: {item.record.outcome.value} at {item.record.stage}: {item.record.reason}\n{item.record.log_tail}"
-        for item in tried
-        if item.record.outcome in UNEXPECTED
-    ]
+    unexpected = [_told(item) for item in tried if item.record.outcome in UNEXPECTED]
     assert not unexpected, "\n".join(unexpected)
 
 
-def test_right_answers(good: Bundle, bench: Bench) -> None:
+def test_answers_have_their_own_dtypes(best: Tried, bench: Bench) -> None:
     # The probe runs everything twice, and fails the run if inputs change or answers differ.
-    made = bench.run(Store(default_root()), good.digest)
+    made = bench.run(Store(default_root()), best.bundle.digest)
+    if best.record.outcome is Outcome.XFAIL:
+        return
     assert isinstance(made, RunOutput), made
-    tensors = good.manifest.signature.outputs
+    declared = {tensor.name: tensor.dtype for tensor in best.bundle.manifest.signature.outputs}
     for outputs in made.outputs:
-        assert {name: value.dtype.name for name, value in outputs.items()} == {
-            tensor.name: tensor.dtype for tensor in tensors
-        }
+        assert {name: value.dtype.name for name, value in outputs.items()} == declared
 
 
-def test_the_worker_says_what_it_ran_with(good: Bundle, bench: Bench) -> None:
+def test_the_worker_says_what_it_ran_with(best: Tried, bench: Bench) -> None:
     assert not unreported(bench.runtime.environment, bench.lease.environment)
 
 
@@ -153,21 +168,22 @@ def _as_empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("broken", [_as_junk, _as_empty, Path.unlink])
-def test_a_broken_artifact_is_refused_with_a_reason(good: Bundle, bench: Bench, broken: Callable[[Path], None]) -> None:
-    made = bench.run(bench.store, _with_files(good, bench.store, broken))
+@pytest.mark.parametrize("broken", [_as_junk, _as_empty, Path.unlink], ids=["junk", "empty", "missing"])
+def test_a_broken_artifact_is_refused_with_a_reason(best: Tried, bench: Bench, broken: Callable[[Path], None]) -> None:
+    made = bench.run(bench.store, _with_files(best.bundle, bench.store, broken))
     assert isinstance(made, Failure)
-    assert (made.stage, made.fault) == (Stage.LOAD, "model")
+    assert (made.stage, made.fault) == (Stage.LOAD, "model"), made
     assert made.reason
-    # Whether the worker survived or not: the next cell goes on.
-    assert isinstance(bench.run(Store(default_root()), good.digest), RunOutput)
+    # Whether the worker survived or not: the next cell goes on, and ends as it did before.
+    again = bench.run(Store(default_root()), best.bundle.digest)
+    assert isinstance(again, Failure) == (best.record.stage in (Stage.LOAD, Stage.RUN)), again
 
 
-def _with_files(good: Bundle, store: Store, change: Callable[[Path], None]) -> str:
-    """Return the digest of a copy of the bundle ``good`` in ``store``, each file of its artifact changed."""
+def _with_files(bundle: Bundle, store: Store, change: Callable[[Path], None]) -> str:
+    """Return the digest of a copy of the bundle in ``store``, each file of its artifact changed."""
     with store.scratch("broken") as scratch:
         folder = scratch / "bundle"
-        shutil.copytree(Store(default_root()).bundle_folder(good.digest), folder)
+        shutil.copytree(Store(default_root()).bundle_folder(bundle.digest), folder)
         for file in [item for item in (folder / "artifact").rglob("*") if item.is_file()]:
             change(file)
-        return store.put_bundle(folder, good.manifest)[0]
+        return store.put_bundle(folder, bundle.manifest)[0]

@@ -1,0 +1,126 @@
+"""Which module may import which, by the source of every one of them; and what the worker may rest on."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import portmatrix
+
+SOURCE = Path(portmatrix.__file__).parent
+#: Every module stands in one layer, and imports from its own and from the ones above it in this list only.
+LAYERS = (
+    {"", "types", "errors"},
+    {"spec", "yamlread", "plan", "compare", "rate", "render"},
+    {"plugins", "bundle", "pool", "starter"},
+    {"store", "workers", "records", "suite", "progress"},
+    {"environments", "export", "run"},
+    {"recording"},
+    {"reuse"},
+    {"matrix"},
+    {"cli"},
+)
+#: From data to data: these layers see no process, no clock, no network and no chance.
+PURE_LAYERS = LAYERS[:2]
+IMPURE = {"subprocess", "time", "datetime", "socket", "urllib", "http", "threading", "multiprocessing", "asyncio"}
+IMPURE |= {"random", "secrets", "uuid", "tempfile", "shutil", "psutil", "ctypes", "signal", "platform", "filelock"}
+#: Stands alone: it runs in other interpreters, in environments that hold nothing of ours.
+WORKER = SOURCE / "worker.py"
+
+
+def modules() -> list[Path]:
+    return [
+        file
+        for file in sorted(SOURCE.rglob("*.py"))
+        if not {"starter_files", "suite"} & set(file.relative_to(SOURCE).parts[:-1]) and file != WORKER
+    ]
+
+
+def name_of(file: Path) -> str:
+    """Return the module's name in ``LAYERS``: its own, or that of its package."""
+    first = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the dotted name of everything that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(name: str) -> int:
+    found = [number for number, layer in enumerate(LAYERS) if name in layer]
+    assert found, f"{name} stands in no layer of this test: give it one"
+    return found[0]
+
+
+def own_imports(file: Path) -> Iterator[str]:
+    """Yield the names, as in ``LAYERS``, of the modules of ours that a module imports."""
+    for name in imported(file):
+        parts = name.split(".")
+        if parts[0] == "portmatrix":
+            is_module = (SOURCE / parts[1]).is_dir() or (SOURCE / f"{parts[1]}.py").is_file()
+            yield parts[1] if is_module else ""
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_a_module_imports_nothing_from_a_later_layer(file: Path) -> None:
+    own = layer_of(name_of(file))
+    later = [name for name in own_imports(file) if layer_of(name) > own]
+    assert not later
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_a_pure_module_sees_no_process_no_clock_and_no_network(file: Path) -> None:
+    if layer_of(name_of(file)) < len(PURE_LAYERS):
+        assert not {name.split(".")[0] for name in imported(file)} & IMPURE
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph: dict[str, set[str]] = {}
+    for file in modules():
+        graph.setdefault(name_of(file), set()).update(set(own_imports(file)) - {name_of(file)})
+    while graph:
+        free = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert free, f"these modules import each other: {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in free}
+
+
+def test_nothing_imports_the_worker() -> None:
+    assert not [file for file in modules() if "worker" in own_imports(file)]
+
+
+# --- The worker -----------------------------------------------------------------------------------------------------
+
+
+def test_the_worker_is_written_in_the_syntax_of_python_3_6() -> None:
+    tree = ast.parse(WORKER.read_bytes(), feature_version=(3, 6))
+    # What feature_version lets through all the same.
+    later = (ast.NamedExpr, ast.Match)
+    assert not [node for node in ast.walk(tree) if isinstance(node, later)]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.arguments) and node.posonlyargs]
+    assert "__future__" not in {name.split(".")[0] for name in imported(WORKER)}
+
+
+def test_the_worker_imports_the_standard_library_and_numpy_only() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "pkg_resources"}
+    assert {name.split(".")[0] for name in imported(WORKER)} <= allowed
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])
+def test_the_worker_compiles_on_an_old_interpreter(version: str) -> None:
+    named = shutil.which(f"python{version}")
+    program = "import sys; compile(open(sys.argv[1], encoding='utf-8').read(), 'worker', 'exec')"
+    if named is None or subprocess.run([named, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"there is no Python {version} on this machine")
+    subprocess.run([named, "-c", program, str(WORKER)], check=True)

@@ -1,0 +1,159 @@
+"""Which cells a plan has: every one of the suite once, over all shards together, and none that was not asked for."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portmatrix.errors import NothingSelected, UserError
+from portmatrix.plan import Axes, Globs, Selection, cells_of, parse_shard, plan
+from portmatrix.types import CellId
+
+names = st.sampled_from(["a", "b", "c", "d-1", "e.2"])
+formats = st.sampled_from(["onnx", "tflite", "npz"])
+several = st.lists(names, unique=True, max_size=4).map(tuple)
+
+
+@st.composite
+def some_axes(draw: st.DrawFn) -> Axes:
+    paths = draw(st.dictionaries(names, st.dictionaries(names, formats, max_size=3), max_size=3))
+    runtimes = draw(st.dictionaries(names, st.frozensets(formats), max_size=3))
+    return Axes(draw(several), paths, runtimes, draw(several))
+
+
+AXES = Axes(
+    models=("mlp", "lstm"),
+    paths={"torch": {"onnx": "onnx", "native": "pt2"}, "keras": {"tflite": "tflite"}},
+    runtimes={"onnxruntime": frozenset({"onnx"}), "litert": frozenset({"tflite"}), "torch": frozenset({"pt2"})},
+    targets=("linux-x86_64", "linux-arm64"),
+)
+
+
+def cells(*take: str, leave: tuple[str, ...] = (), shard: tuple[int, int] = (1, 1)) -> list[str]:
+    return [str(cell) for cell in plan(AXES, [], Selection(take, leave, shard)).cells]
+
+
+def test_a_cell_exists_where_the_format_fits() -> None:
+    found = cells()
+    assert len(found) == len(set(found)) == 12
+    assert "torch/mlp/onnx/onnxruntime/linux-arm64" in found
+    assert "torch/mlp/onnx/litert/linux-arm64" not in found
+
+
+@given(some_axes())
+def test_every_cell_is_named_once_and_fits(axes: Axes) -> None:
+    found = list(cells_of(axes))
+    assert len(found) == len(set(found))
+    for cell in found:
+        assert axes.paths[cell.framework][cell.path] in axes.runtimes[cell.runtime]
+        assert CellId.parse(str(cell)) == cell
+
+
+@given(some_axes(), st.integers(1, 9))
+def test_shards_cover_everything_once_and_part_no_trained_model(axes: Axes, count: int) -> None:
+    whole = list(cells_of(axes))
+    parts: list[list[CellId]] = []
+    for number in range(1, count + 1):
+        try:
+            parts.append(plan(axes, [], Selection(shard=(number, count))).cells)
+        except NothingSelected:
+            parts.append([])
+    assert sorted(cell for part in parts for cell in part) == sorted(whole)
+    trained = [{cell[:2] for cell in part} for part in parts]
+    assert sum(map(len, trained)) == len(set().union(*trained))
+
+
+@given(some_axes(), st.integers(1, 9), st.lists(st.sampled_from(["a/*", "*/b/*", "*", "?/*/c/*", "*/[ab]/*"])))
+def test_shards_of_a_selection_cover_the_selection(axes: Axes, count: int, take: list[str]) -> None:
+    wanted = [cell for cell in cells_of(axes) if not take or any(fnmatchcase(str(cell), glob) for glob in take)]
+    found: list[CellId] = []
+    for number in range(1, count + 1):
+        try:
+            found += plan(axes, [], Selection(tuple(take), (), (number, count))).cells
+        except NothingSelected:
+            continue
+    assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("glob", "count"),
+    [
+        ("torch/*", 8),
+        ("*/mlp/*", 6),
+        ("*/onnxruntime/*", 4),
+        ("*-arm64", 6),
+        ("torch/mlp/onnx/onnxruntime/linux-x86_64", 1),
+        ("t?rch/[lm]*/*/torch/*", 4),
+    ],
+)
+def test_a_selection_is_a_glob_over_ids(glob: str, count: int) -> None:
+    found = cells(glob)
+    assert len(found) == count
+    assert all(fnmatchcase(cell, glob) for cell in found)
+
+
+def test_globs_add_up_and_skip_takes_away() -> None:
+    assert len(cells("torch/*", "keras/*")) == 12
+    assert cells("torch/*", leave=("*/native/*", "*/lstm/*", "*-arm64")) == ["torch/mlp/onnx/onnxruntime/linux-x86_64"]
+
+
+def test_upper_case_is_another_name() -> None:
+    with pytest.raises(NothingSelected):
+        cells("Torch/*")
+
+
+def test_an_exclusion_is_left_out_with_its_first_reason() -> None:
+    exclusions = [("*/litert/*", "too slow"), ("keras/*", "never")]
+    planned = plan(AXES, exclusions, Selection())
+    assert {item.why for item in planned.left_out} == {"too slow"}
+    assert len(planned.cells) + len(planned.left_out) == 12
+
+
+def test_a_plan_of_exclusions_only_is_not_nothing() -> None:
+    planned = plan(AXES, [("*", "all of it")], Selection())
+    assert not planned.cells
+    assert len(planned.left_out) == 12
+
+
+def test_nothing_selected_shows_what_an_id_looks_like() -> None:
+    with pytest.raises(NothingSelected, match=r"nothing matches 'toorch/\*'; cell ids look like torch/mlp/onnx/"):
+        cells("toorch/*")
+
+
+def test_an_empty_shard_says_how_many_models_there_are() -> None:
+    with pytest.raises(NothingSelected, match="shard 9/9 is empty: only 4 trained models are selected"):
+        cells(shard=(9, 9))
+
+
+def test_a_suite_without_cells_says_what_it_needs() -> None:
+    with pytest.raises(NothingSelected, match="at least one exporter, runtime and target"):
+        plan(Axes((), {}, {}, ()), [], Selection())
+
+
+@given(st.integers(1, 999), st.integers(1, 999))
+def test_a_shard_is_read_back(number: int, count: int) -> None:
+    text = f"{number}/{count}"
+    if number <= count:
+        assert parse_shard(text) == (number, count)
+    else:
+        with pytest.raises(UserError):
+            parse_shard(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "-1/2", "1/0", "a/b", "1/2/3", "1 /2", "1/2\n"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="expected i/n with 1 <= i <= n"):
+        parse_shard(text)
+
+
+def test_no_glob_matches_nothing() -> None:
+    assert CellId("a", "b", "c", "d", "e") not in Globs([])
+
+
+@pytest.mark.parametrize("text", ["", "a/b/c/d", "a/b/c/d/e/f", "a//c/d/e"])
+def test_what_is_no_cell_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected framework/model/path/runtime/target"):
+        CellId.parse(text)
