@@ -65,10 +65,14 @@ def axes_of(cells: int) -> Axes:
     """Return axes that span exactly ``cells`` cells, a multiple of 10,000."""
     models, rest = divmod(cells, FRAMEWORKS * PATHS * RUNTIMES * TARGETS)
     if rest:
-        raise SystemExit(f"{cells} cells cannot be spanned; take a multiple of {FRAMEWORKS * PATHS * RUNTIMES * TARGETS}")
+        raise SystemExit(
+            f"{cells} cells cannot be spanned; take a multiple of {FRAMEWORKS * PATHS * RUNTIMES * TARGETS}"
+        )
     return Axes(
         models=tuple(f"model-{number}" for number in range(models)),
-        paths={f"framework-{number}": {f"onnx-{path}": "onnx" for path in range(PATHS)} for number in range(FRAMEWORKS)},
+        paths={
+            f"framework-{number}": {f"onnx-{path}": "onnx" for path in range(PATHS)} for number in range(FRAMEWORKS)
+        },
         runtimes={f"runtime-{number}": frozenset({"onnx"}) for number in range(RUNTIMES)},
         targets=tuple(f"target-{number}" for number in range(TARGETS)),
     )

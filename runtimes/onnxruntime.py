@@ -7,7 +7,7 @@ from typing import Any
 
 ENVIRONMENTS = {
     "": {"python": ">=3.11,<3.14", "requirements": ["onnxruntime==1.32.0", "numpy==2.4.6"]},
-    "1.17": {"python": ">=3.9,<3.13", "requirements": ["onnxruntime==1.17.3", "numpy==1.26.4"]},
+    "1.17": {"python": ">=3.10,<3.13", "requirements": ["onnxruntime==1.17.3", "numpy==1.26.4"]},
 }
 FORMATS = ("onnx",)
 PROVIDERS = ["CPUExecutionProvider"]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 ENVIRONMENTS = {
     "": {"python": ">=3.11,<3.14", "requirements": ["opencv-python-headless==4.14.0.94", "numpy==2.4.6"]},
 }
@@ -20,6 +22,7 @@ class Session(NamedTuple):
     inputs: list[str]
     layers: list[str]
     outputs: list[str]
+    channels_last: bool
 
 
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Session:
@@ -37,7 +40,7 @@ def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) ->
     inputs = [_own_name(net, tensor["name"]) for tensor in signature["inputs"]]
     layers = list(net.getUnconnectedOutLayersNames())
     outputs = _signature_keys(entry, layers, signature["outputs"]) if format == "tflite" else layers
-    return Session(net, inputs, layers, outputs)
+    return Session(net, inputs, layers, outputs, channels_last=format == "tflite")
 
 
 def input_names(session: Session) -> Sequence[str]:
@@ -47,6 +50,8 @@ def input_names(session: Session) -> Sequence[str]:
 
 def run(session: Session, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return every output by name, always as float32 of at least two dimensions: OpenCV 4 has no other tensors."""
+    if session.channels_last:
+        inputs = {name: _channels_first(value) for name, value in inputs.items()}
     if len(session.inputs) == 1:
         # Without a name the only input is meant, whatever it is called in the file.
         session.net.setInput(inputs[session.inputs[0]])
@@ -59,6 +64,14 @@ def run(session: Session, inputs: dict[str, Any]) -> dict[str, Any]:
 def degraded(session: Session) -> str:
     """Return an empty string: OpenCV's own backend is asked for, the one that the others fall back to."""
     return ""
+
+
+def _channels_first(value: Any) -> Any:
+    """Return a batch of pictures in the order of axes that OpenCV has for all networks, whatever the file says.
+
+    Its TensorFlow Lite importer turns the weights round to N x C x H x W and expects what ``blobFromImage`` gives.
+    """
+    return np.ascontiguousarray(value.transpose(0, 3, 1, 2)) if value.ndim == 4 else value
 
 
 def _own_name(net: Any, name: str) -> str:

@@ -17,8 +17,9 @@ from tiny_suite import Assemble, Engine, Ran, RunMatrix, StartEngine, assemble_s
 
 from portmatrix import environments, plan, suite
 from portmatrix.export import Bundle
+from portmatrix.globs import Globs
 from portmatrix.matrix import MatrixRun, Options, broken_records
-from portmatrix.plan import Globs, Selection
+from portmatrix.plan import Selection
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store
 from portmatrix.types import Record

@@ -16,8 +16,8 @@ import portmatrix
 SOURCE = Path(portmatrix.__file__).parent
 #: Every module stands in one layer, and imports from its own and from the ones above it in this list only.
 LAYERS = (
-    {"", "types", "errors"},
-    {"spec", "yamlread", "plan", "compare", "rate", "render"},
+    {"", "types", "errors", "globs"},
+    {"yaml_source", "spec", "plan", "compare", "rate", "render"},
     {"plugins", "bundle", "pool", "starter"},
     {"store", "workers", "records", "suite", "progress"},
     {"environments", "export", "run"},
@@ -117,10 +117,19 @@ def test_the_worker_imports_the_standard_library_and_numpy_only() -> None:
     assert {name.split(".")[0] for name in imported(WORKER)} <= allowed
 
 
+def old_interpreter(version: str) -> str | None:
+    """Return an interpreter of that version, installed for all or by pyenv, that starts."""
+    found = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")]
+    for candidate in filter(None, found):
+        if not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode:
+            return str(candidate)
+    return None
+
+
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9"])
 def test_the_worker_compiles_on_an_old_interpreter(version: str) -> None:
-    named = shutil.which(f"python{version}")
-    program = "import sys; compile(open(sys.argv[1], encoding='utf-8').read(), 'worker', 'exec')"
-    if named is None or subprocess.run([named, "-c", ""], capture_output=True, check=False).returncode:
+    interpreter = old_interpreter(version)
+    if interpreter is None:
         pytest.skip(f"there is no Python {version} on this machine")
-    subprocess.run([named, "-c", program, str(WORKER)], check=True)
+    program = "import sys; compile(open(sys.argv[1], encoding='utf-8').read(), 'worker', 'exec')"
+    subprocess.run([interpreter, "-c", program, str(WORKER)], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -519,16 +520,19 @@ def fill(file: Path) -> None:
             return
 
 
+def use_up_names(folder: Path) -> None:
+    for number in itertools.count():
+        (folder / f"ballast-{number}").touch()
+
+
 def test_a_disk_without_room_for_another_folder_is_an_error(
     small_disk: Path, assemble: Assemble, run_matrix: RunMatrix, make_store: Callable[[Path], Store]
 ) -> None:
     kept = make_store(small_disk / "store")
     root = assemble("runtimes/plain")
     run_matrix(root, NATIVE, kept=kept)
-    number = 0
     with pytest.raises(OSError, match="No space left"):
-        while number := number + 1:
-            (small_disk / f"ballast-{number}").touch()
+        use_up_names(small_disk)
     record = run_matrix(root, NATIVE, kept=kept, rerun=True).only()
     assert ended_at(record) == (Outcome.ERROR, Stage.PREPARE)
     assert "the disk is full" in record.reason

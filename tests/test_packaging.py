@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,9 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(built) as tar:
-        tar.extractall(folder, filter="data")
+        # Later releases of Python warn without the argument, earlier ones do not know it.
+        options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(folder, **options)
     (unpacked,) = folder.iterdir()
     return unpacked
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portmatrix.errors import NothingSelected, UserError
-from portmatrix.plan import Axes, Globs, Selection, cells_of, parse_shard, plan
+from portmatrix.globs import Globs
+from portmatrix.plan import Axes, Selection, cells_of, parse_shard, plan
 from portmatrix.types import CellId
 
 names = st.sampled_from(["a", "b", "c", "d-1", "e.2"])

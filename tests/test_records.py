@@ -90,7 +90,7 @@ def test_an_unknown_schema_version_is_refused(change: dict[str, object], tmp_pat
     file = tmp_path / "records.jsonl"
     file.write_text(json.dumps(json.loads(record().model_dump_json()) | change) + "\n")
     for refusing in (lambda: list(read(file)), lambda: merge([file]), lambda: Journal(file, resume=True)):
-        with pytest.raises(RecordError, match="line 1: schema version .*; this portmatrix reads version 1"):
+        with pytest.raises(RecordError, match=r"line 1: schema version .*; this portmatrix reads version 1"):
             refusing()
 
 

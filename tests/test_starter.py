@@ -29,7 +29,7 @@ def test_every_template_is_written_and_no_cache(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "matrix.yaml").write_text("mine")
-    with pytest.raises(UserError, match="matrix.yaml: already there; name another folder"):
+    with pytest.raises(UserError, match=r"matrix\.yaml: already there; name another folder"):
         write_starter(tmp_path)
     assert (tmp_path / "matrix.yaml").read_text() == "mine"
     assert not (tmp_path / "exporters").exists()

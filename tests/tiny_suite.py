@@ -15,7 +15,7 @@ import psutil
 from ruamel.yaml import YAML
 
 from portmatrix import records
-from portmatrix.plan import Globs
+from portmatrix.globs import Globs
 from portmatrix.store import Store
 from portmatrix.suite import Suite
 from portmatrix.types import CellId, Outcome, Record, Stage

@@ -19,6 +19,8 @@ MANIFEST = "manifest.json"
 #: No member of an archive may be larger (bytes), nor may there be more members: a bundle is no place for a bomb.
 MEMBER_BYTES = 4 << 30
 MEMBERS = 10_000
+#: No part of a member's path may be longer (characters): what every file system takes.
+NAME_LENGTH = 120
 
 
 class SampleSet(Frozen):
@@ -85,7 +87,7 @@ def file_digests(folder: Path) -> dict[str, str]:
         if entry.is_symlink():
             raise StoreError(f"{name} is a link; a bundle holds plain files only")
         if entry.is_file() and name != MANIFEST:
-            with open(entry.path, "rb") as stream:
+            with open(entry.path, "rb") as stream:  # noqa: PTH123 - this is most of what a run with little to do does
                 found[name] = hashlib.sha256(stream.read()).hexdigest()
     return found
 
@@ -121,7 +123,19 @@ def verify(folder: Path, digest: str) -> Manifest:
         if found.get(name) != manifest.files.get(name):
             state = "missing" if name not in found else "unknown" if name not in manifest.files else "changed"
             raise StoreError(f"bundle {digest[:12]}: {name} is {state}; it will be made again")
+    _names_are_held(manifest, digest)
     return manifest
+
+
+def _names_are_held(manifest: Manifest, digest: str) -> None:
+    """Raise ``StoreError`` where the manifest sends a reader to a file that is not the bundle's own."""
+    samples = [file for item in manifest.sets for file in (*item.inputs.values(), *item.outputs.values())]
+    strange = [name for name in samples if name not in manifest.files]
+    entry = f"artifact/{manifest.entry}"
+    if not any(name == entry or name.startswith(f"{entry}/") for name in manifest.files):
+        strange.append(entry)
+    if strange:
+        raise StoreError(f"bundle {digest[:12]}: {MANIFEST} names {strange[0]!r}, which the bundle does not hold")
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -163,16 +177,29 @@ def unpack(archive: Path, folder: Path) -> Manifest:
 def _members_are_safe(archive: str, members: list[tarfile.TarInfo]) -> None:
     if len(members) > MEMBERS:
         raise StoreError(f"{archive} has {len(members)} members; a bundle has at most {MEMBERS}")
-    seen: set[str] = set()
+    seen: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
     for member in members:
-        name = member.name
-        parts = PurePosixPath(name).parts
-        if not member.isreg():
-            raise StoreError(f"{archive}: {name!r} is a link, a folder or a device; a bundle holds plain files only")
-        if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not parts:
-            raise StoreError(f"{archive}: {name!r} would be written outside the bundle")
-        if name in seen:
-            raise StoreError(f"{archive}: {name!r} appears twice")
-        if member.size > MEMBER_BYTES:
-            raise StoreError(f"{archive}: {name!r} is {member.size} bytes; at most {MEMBER_BYTES} are taken")
-        seen.add(name)
+        _member_is_safe(archive, member)
+        # On some systems upper and lower case are one; no bundle needs to tell them apart.
+        path = PurePosixPath(member.name.casefold())
+        folders.update(path.parents)
+        if path in seen:
+            raise StoreError(f"{archive}: {member.name!r} appears twice")
+        seen.add(path)
+    for path in seen & folders:
+        raise StoreError(f"{archive}: {str(path)!r} is a file and a folder at once")
+
+
+def _member_is_safe(archive: str, member: tarfile.TarInfo) -> None:
+    name = member.name
+    parts = PurePosixPath(name).parts
+    if not member.isreg() or member.issparse():
+        what = "a link, a folder, a device or sparse"
+        raise StoreError(f"{archive}: {name!r} is {what}; a bundle holds plain files only")
+    if name.startswith("/") or ".." in parts or any(sign in name for sign in "\\:\0") or not parts:
+        raise StoreError(f"{archive}: {name!r} would be written outside the bundle")
+    if max(map(len, parts)) > NAME_LENGTH:
+        raise StoreError(f"{archive}: {name[:40]!r}... has a name of more than {NAME_LENGTH} characters")
+    if member.size > MEMBER_BYTES:
+        raise StoreError(f"{archive}: {name!r} is {member.size} bytes; at most {MEMBER_BYTES} are taken")

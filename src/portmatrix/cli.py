@@ -22,10 +22,11 @@ from portmatrix import __version__, environments, matrix, recording, records, wo
 from portmatrix import plan as planning
 from portmatrix import suite as suites
 from portmatrix.bundle import pack
-from portmatrix.errors import EnvironmentFailure, NothingSelected, PortmatrixError, UserError
+from portmatrix.errors import EnvironmentFailure, NothingSelected, PortmatrixError, StoreError, UserError
 from portmatrix.export import Bundle
+from portmatrix.globs import Globs
 from portmatrix.matrix import MatrixRun, Options
-from portmatrix.plan import Globs, Plan, Selection
+from portmatrix.plan import Plan, Selection
 from portmatrix.plugins import EnvironmentSpec, NoWay, Way
 from portmatrix.progress import Lines, display
 from portmatrix.rate import Rating, rate
@@ -34,7 +35,7 @@ from portmatrix.render import html, junit, readme, summary, terminal
 from portmatrix.starter import write_starter
 from portmatrix.store import Store, default_root, write_whole
 from portmatrix.suite import Suite
-from portmatrix.types import UNEXPECTED, CellId, Record
+from portmatrix.types import UNEXPECTED, CellId, Outcome, Record
 from portmatrix.workers import Failure
 
 app = typer.Typer(
@@ -55,7 +56,9 @@ SuiteOption = Annotated[
     Path | None, typer.Option("--suite", help="Folder with the matrix.yaml; else the nearest one upwards.")
 ]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Where environments and bundles are kept.")]
-GlobsArgument = Annotated[list[str] | None, typer.Argument(help="Globs over cell ids; '*' also spans '/'.")]
+GlobsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Globs over cell ids; '*' also spans '/', '{a,b}' is a or b.")
+]
 SkipOption = Annotated[list[str] | None, typer.Option("--skip", help="Globs over cell ids to leave out.")]
 ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n parts; trained models are not split.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many workers at once.")]
@@ -139,6 +142,8 @@ def plan(
     console.print(table)
     for item in planned.left_out:
         console.print(f"left out: {item.cell}: {item.why}", markup=False)
+    for framework, path, form in suites.untaken(loaded):
+        console.print(f"no runtime takes {form}: {framework}/*/{path} has no cells", markup=False)
     for name, target in loaded.plugins.targets.items():
         if isinstance(target.way, NoWay):
             console.print(f"out of reach: {name}: {target.way.why}", markup=False)
@@ -242,6 +247,8 @@ def run(
     file = output or _default_output(loaded)
     name = _run_name()
     with Journal(file, resume=resume) as journal:
+        if journal.set_aside is not None:
+            console.print(f"the records that were in {file.name} are in {journal.set_aside} now", soft_wrap=True)
         tried = list(journal.found)
         broken = _broken(loaded, selection, name)
         with display(console, len(planned.cells) + len(planned.left_out) + len(broken) - len(tried)) as listener:
@@ -253,6 +260,11 @@ def run(
     terminal.print_results(console, results.records, ratings, loaded.spec.ratings.survey)
     console.print(f"records: {file}", highlight=False, soft_wrap=True)
     ended = [record for record in results.records if record.started]
+    if ended and all(record.outcome is Outcome.NOT_RUN for record in ended):
+        console.print(
+            "nothing could be tried: every cell selected is NOT_RUN; `portmatrix doctor` says what is missing"
+        )
+        raise typer.Exit(1)
     raise typer.Exit(1 if any(record.outcome in UNEXPECTED for record in ended) else 0)
 
 
@@ -267,7 +279,10 @@ def _run_name() -> str:
 
 def _archives(store: Store, folder: Path) -> list[Bundle]:
     """Return the bundles in the archives below ``folder``, taken into the store; raises ``UserError`` for none."""
-    found = [Bundle(*store.add_archive(archive)) for archive in sorted(folder.rglob("*.tar"))]
+    try:
+        found = [Bundle(*store.add_archive(archive)) for archive in sorted(folder.rglob("*.tar"))]
+    except StoreError as error:
+        raise UserError(str(error)) from error
     if not found:
         raise UserError(f"{folder} holds no bundle archive (*.tar); `portmatrix export --archive {folder}` writes them")
     return found

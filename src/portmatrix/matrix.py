@@ -13,13 +13,14 @@ from portmatrix import __version__, environments, export, reuse, run
 from portmatrix.bundle import Manifest
 from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
-from portmatrix.plan import Globs, Plan
+from portmatrix.globs import Globs
+from portmatrix.plan import Plan
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
 from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
 from portmatrix.store import Store, digest_of
-from portmatrix.suite import Suite
-from portmatrix.types import CellId, Outcome, PathKind, Record, Stage
+from portmatrix.suite import Suite, here
+from portmatrix.types import UNKNOWN, CellId, Outcome, PathKind, Record, Stage
 from portmatrix.workers import Failure, Launch, Lease, Limits
 
 #: How long another engine that is training the same model is waited for, in seconds.
@@ -112,11 +113,13 @@ class MatrixRun:
         self._options = options
         self._writing = threading.Lock()
         self._recorder = Recorder(suite, store, options.run)
+        self._here = here(suite)
         self._given: dict[Made, Bundle] | None = None
         self._made: dict[Made, Bundle | Failure] | None = None
         self._leases: set[Lease] = set()
         self._cancelled = False
         self._waiting: dict[Made, list[CellId]] = {}
+        self._digests: dict[Made, str | None] = {}
         self._pool: Pool[_Place, _Job] = Pool(options.jobs, self._serve, lambda place: place.order)
         spec = suite.spec.limits
         self._cell_limits = Limits(spec.cell_seconds, spec.memory_mb)
@@ -202,14 +205,6 @@ class MatrixRun:
         for cell in self._waiting.pop(which, []):
             self._emit(self._recorder.record(cell, Outcome.NOT_RUN, Stage.EXPORT, "no bundle of it was given"))
 
-    @property
-    def _here(self) -> str:
-        """The target that this machine itself is, or its description where no target plug-in matches it."""
-        for name, target in self._suite.plugins.targets.items():
-            if isinstance(target.way, Way) and target.platform == self._suite.host:
-                return name
-        return f"{self._suite.host.os}-{self._suite.host.arch}"
-
     def _recipe(self, exporter: Exporter, model: str, path: str) -> Recipe | str:
         """Return the recipe, or what keeps it from being one."""
         reads = self._suite.spec.models[model]
@@ -221,11 +216,15 @@ class MatrixRun:
 
     def _digest(self, recipe: Recipe) -> str | None:
         """Return the recipe digest, or None where this machine has no interpreter for it."""
-        spec = recipe.exporter.environment
-        try:
-            return recipe.digest(environments.environment_key(spec, environments.find_interpreter(spec.python)))
-        except EnvironmentFailure:
-            return None
+        which = (recipe.exporter.name, recipe.model, recipe.path)
+        if which not in self._digests:
+            spec = recipe.exporter.environment
+            try:
+                interpreter = environments.find_interpreter(spec.python)
+                self._digests[which] = recipe.digest(environments.environment_key(spec, interpreter))
+            except EnvironmentFailure:
+                self._digests[which] = None
+        return self._digests[which]
 
     def _entry(self, recipe: Recipe) -> dict[str, Any] | None:
         digest = self._digest(recipe)
@@ -389,7 +388,7 @@ class MatrixRun:
         try:
             if isinstance(made, Bundle):
                 self._store.put("recipes", digest, {"bundle": made.digest})
-            elif made.fault == "model":
+            elif made.fault == "model" and not made.transient:
                 entry = {"stage": made.stage.value, "reason": made.reason, "log_tail": made.log_tail}
                 self._store.put("recipes", digest, entry)
         except DiskFull as error:
@@ -461,16 +460,16 @@ def broken_records(suite: Suite, take: Globs | None, run_name: str) -> list[Reco
 
     Coordinates that nobody can know are ``-``. Only what the selection ``take`` (None is everything) asks for counts.
     """
-    here = [name for name, target in suite.plugins.targets.items() if isinstance(target.way, Way)] or ["-"]
+    places = [name for name, target in suite.plugins.targets.items() if isinstance(target.way, Way)] or [UNKNOWN]
     cells: list[tuple[CellId, str]] = []
     for item in suite.plugins.broken:
         match item.kind:
             case "exporter":
-                cells += [(CellId(item.name, model, "-", "-", here[0]), item.why) for model in suite.spec.models]
+                cells += [(CellId(item.name, model, UNKNOWN, UNKNOWN, places[0]), item.why) for model in suite.spec.models]
             case "runtime":
-                cells += [(CellId("-", "-", "-", item.name, target), item.why) for target in here]
+                cells += [(CellId(UNKNOWN, UNKNOWN, UNKNOWN, item.name, target), item.why) for target in places]
             case "target":
-                cells.append((CellId("-", "-", "-", "-", item.name), item.why))
+                cells.append((CellId(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, item.name), item.why))
             case "data":
                 pass  # its models' cells exist and say so themselves
     return [

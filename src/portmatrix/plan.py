@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from portmatrix.errors import NothingSelected, UserError
+from portmatrix.globs import Globs
 from portmatrix.types import CellId
 
 
@@ -58,18 +58,6 @@ def cells_of(axes: Axes) -> Iterator[CellId]:
                         yield CellId(framework, model, path, runtime, target)
 
 
-class Globs:
-    """Patterns over cell ids; ``*`` also spans ``/``, so ``torch/*`` takes all of torch."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = tuple(patterns)
-        joined = "|".join(f"(?:{translate(pattern)})" for pattern in self._patterns)
-        self._match = re.compile(joined).match if joined else None
-
-    def __contains__(self, cell: CellId) -> bool:
-        return self._match is not None and self._match("/".join(cell)) is not None
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """Return ``(i, n)`` for ``i/n``; raises ``UserError`` unless 1 <= i <= n."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
@@ -89,22 +77,24 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     take = Globs(selection.take) if selection.take else None
     leave = Globs(selection.leave) if selection.leave else None
     excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
+    globs = bool(take or leave or excluded)
     number, count = selection.shard
     cells: list[CellId] = []
     left_out: list[LeftOut] = []
     group: tuple[str, ...] = ()
     groups = -1
     for cell in cells_of(axes):
-        if take is not None and cell not in take:
+        text = "/".join(cell) if globs else ""
+        if take is not None and not take.match(text):
             continue
-        if leave is not None and cell in leave:
+        if leave is not None and leave.match(text):
             continue
         if cell[:2] != group:
             group = cell[:2]
             groups += 1
         if groups % count != number - 1:
             continue
-        why = next((why for pattern, why in excluded if cell in pattern), None) if excluded else None
+        why = next((why for pattern, why in excluded if pattern.match(text)), None) if excluded else None
         if why is None:
             cells.append(cell)
         else:

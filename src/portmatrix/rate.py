@@ -36,7 +36,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from portmatrix.spec import RatingSpec
-from portmatrix.types import CONCLUSIVE, WORKING, Frozen, Outcome, Record, Stage
+from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, Frozen, Outcome, Record, Stage
 
 RATING_VERSION = 1
 #: Components that records of this version can speak of. ``interpreter_free`` joins when a worker without an
@@ -104,7 +104,8 @@ def rate(records: Sequence[Record], spec: RatingSpec) -> tuple[Rating, ...]:
     """Return one rating per framework in ``records``, by name."""
     by_framework: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.cell):
-        by_framework.setdefault(record.id.framework, []).append(record)
+        if record.id.framework != UNKNOWN:
+            by_framework.setdefault(record.id.framework, []).append(record)
     return tuple(
         Rating(
             framework=framework,

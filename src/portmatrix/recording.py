@@ -15,13 +15,16 @@ import cpuinfo
 from portmatrix import __version__, run
 from portmatrix.environments import own_interpreter
 from portmatrix.export import Bundle
-from portmatrix.plan import Globs
+from portmatrix.globs import Globs
 from portmatrix.plugins import Way
 from portmatrix.run import RunOutput
 from portmatrix.store import Store
-from portmatrix.suite import Suite
+from portmatrix.suite import Suite, here
 from portmatrix.types import CellId, Comparison, Outcome, Record, Stage
 from portmatrix.workers import Failure
+
+#: A bundle's folder in a message; its digest stands in the record, and here would only make equal failures differ.
+_BUNDLE = re.compile(r"\$STORE[/\\]bundles[/\\][0-9a-f]{2}[/\\][0-9a-f]{64}")
 
 
 def now() -> str:
@@ -62,6 +65,7 @@ class Recorder:
     """Makes the records of one run."""
 
     def __init__(self, suite: Suite, store: Store, run_name: str) -> None:
+        self._here = here(suite)
         self._targets = suite.plugins.targets
         self._run = run_name
         self._redactions = redactions(suite, store)
@@ -99,7 +103,9 @@ class Recorder:
     def failed(self, cell: CellId, failure: Failure, bundle: Bundle | None = None) -> Record:
         """Return the record of a failure: FAIL where the model or its runtime is at fault, ERROR where we are."""
         outcome = Outcome.FAIL if failure.fault == "model" else Outcome.ERROR
-        return self.record(cell, outcome, failure.stage, failure.reason, failure.log_tail, bundle)
+        record = self.record(cell, outcome, failure.stage, failure.reason, failure.log_tail, bundle)
+        tried_here = bundle is None and failure.stage in (Stage.TRAIN, Stage.EXPORT)
+        return record.model_copy(update={"facts": {"trained_on": self._here}}) if tried_here else record
 
     def compared(self, cell: CellId, bundle: Bundle, made: RunOutput, comparisons: Sequence[Comparison]) -> Record:
         """Return the record of a cell that ran to its end and was compared."""
@@ -121,7 +127,7 @@ class Recorder:
         """Return ``text`` with this machine's folders replaced by placeholders."""
         for folder, placeholder in self._redactions:
             text = text.replace(folder, placeholder)
-        return text
+        return _BUNDLE.sub("$BUNDLE", text)
 
     def expect(self, record: Record) -> Record:
         """Return the record with what ``matrix.yaml`` expects of its cell taken into account.

@@ -20,17 +20,22 @@ from portmatrix.store import disk_errors
 from portmatrix.types import SCHEMA_VERSION, Outcome, Record
 
 
+#: Bytes that are read or written at a time where records come by the million.
+_BUFFER = 1 << 20
+
+
 class Journal:
     """A results file being written: every record is a line that reaches the operating system before ``add`` returns.
 
-    Use as a context manager. A lock keeps a second engine off the same file; a last line that a killed engine left
-    unfinished is cut away.
+    Use as a context manager. What stood in the file before is set aside (``set_aside``), not lost. A lock keeps a second
+    engine off the same file; a last line that a killed engine left unfinished is cut away.
     """
 
     def __init__(self, file: Path, *, resume: bool) -> None:
         """Open ``file``, keeping what stands in it if ``resume``; raises ``UserError`` if another engine has it."""
         self.file = file
         self.found: list[Record] = []
+        self.set_aside: Path | None = None
         with disk_errors(str(file)):
             file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(file.with_name(file.name + ".lock"))
@@ -42,6 +47,9 @@ class Journal:
             if resume and file.exists():
                 self.found = list(read(file, cut_last=True))
                 _cut_unfinished(file)
+            if not resume and file.exists() and file.stat().st_size:
+                self.set_aside = file.with_name(f"{file.stem}.previous{file.suffix}")
+                file.replace(self.set_aside)
             self._stream = file.open("ab" if resume else "wb")
         except BaseException:
             self._lock.release()
@@ -92,9 +100,9 @@ def read(file: Path, *, cut_last: bool = False) -> Iterator[Record]:
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes, bool]]:
     try:
-        with file.open("rb") as stream:
+        with file.open("rb", buffering=_BUFFER) as stream:
             for number, line in enumerate(stream, 1):
-                if line.strip():
+                if not line.isspace():
                     yield number, line, line.endswith(b"\n")
     except OSError as error:
         raise RecordError(f"{file}: {error.strerror}; expected a file of records (JSON lines)") from error
@@ -197,7 +205,8 @@ def write_merged(lines: Iterable[bytes], place: Path) -> None:
     with disk_errors(str(place)):
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = place.with_name(f".{place.name}.{os.getpid()}")
-        with beside.open("wb") as stream:
+        with beside.open("wb", buffering=_BUFFER) as stream:
             for line in lines:
-                stream.write(line + b"\n")
+                stream.write(line)
+                stream.write(b"\n")
         beside.replace(place)

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from portmatrix.errors import SpecError, nearest
+from portmatrix.globs import Globs, expand
 from portmatrix.types import CellId, Frozen, PathKind, Stage, Tolerance
 from portmatrix.yaml_source import KeyPath, Problem, Unreadable, compose, read_text, shown
 
@@ -67,6 +68,12 @@ HalfStars = Annotated[float, Field(ge=0, le=5, multiple_of=0.5, description="sta
 
 def _cell_glob(glob: str) -> str:
     """Return ``glob``; raises ``ValueError`` for one that can match no cell id whatever the names are."""
+    for single in expand(glob):
+        _check_shape(single)
+    return glob
+
+
+def _check_shape(glob: str) -> None:
     segments = glob.split("/")
     shape = "framework/model/path/runtime/target"
     if not all(segments):
@@ -76,7 +83,6 @@ def _cell_glob(glob: str) -> str:
         raise ValueError(f"expected 5 parts, {shape}, got {len(segments)} in {shown(glob)}{hint}")
     if len(segments) < 5 and ("[" in glob or glob.count("*") + glob.count("?") > MAX_WILD):
         raise ValueError(f"expected at most {MAX_WILD} * and ? and no [] in a glob of fewer than 5 parts")
-    return glob
 
 
 def _dtype_glob(dtype: str) -> str:
@@ -90,7 +96,7 @@ def _dtype_glob(dtype: str) -> str:
 CellGlob = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9._+*?!\[\]/-]+$",
+        pattern=r"^[A-Za-z0-9._+*?!\[\]{},/-]+$",
         max_length=512,
         description="a glob over cell ids, framework/model/path/runtime/target",
     ),
@@ -206,7 +212,7 @@ class Expectation(_Part):
 
     def covers(self, cell: CellId) -> bool:
         """Return whether this entry is about ``cell``; upper and lower case differ, and ``*`` also spans ``/``."""
-        return fnmatchcase(str(cell), self.cells)
+        return cell in Globs([self.cells])
 
 
 class Exclusion(_Part):
@@ -438,7 +444,8 @@ def _check_cells(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
     )
     for key in ("expect", "exclude"):
         for at, entry in enumerate(getattr(spec, key)):
-            for text in _dead_parts(entry.cells, names):
+            dead = dict.fromkeys(text for glob in expand(entry.cells) for text in _dead_parts(glob, names))
+            for text in dead:
                 yield spec._source.problem((key, at, "cells"), text)
 
 

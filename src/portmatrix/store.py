@@ -121,7 +121,8 @@ class Store:
         with self.scratch("unpack") as folder:
             inside = folder / "bundle"
             inside.mkdir()
-            manifest = unpack(archive, inside)
+            with disk_errors(f"the bundle in {archive.name}"):
+                manifest = unpack(archive, inside)
             return self.put_bundle(inside, manifest)
 
     # Recipes and cells: small JSON documents by key

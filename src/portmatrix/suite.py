@@ -12,6 +12,7 @@ from portmatrix.errors import UserError
 from portmatrix.plan import Axes
 from portmatrix.plugins import PlatformSpec, Plugins, Way, discover
 from portmatrix.spec import Known, MatrixSpec, check_names, load_spec
+from portmatrix.types import Reach
 
 SPEC = "matrix.yaml"
 #: The copy of the reference suite in the installed package; a checkout has the suite itself instead.
@@ -117,6 +118,30 @@ def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
         runtimes={name: frozenset(runtime.formats) for name, runtime in runtimes.items()},
         targets=tuple(name for name, target in targets.items() if everywhere or isinstance(target.way, Way)),
     )
+
+
+def here(suite: Suite) -> str:
+    """Return the target that this machine itself is, or its description where no target plug-in is it.
+
+    Of several targets with this platform the one that is reached without a command prefix is meant.
+    """
+    for name, target in suite.plugins.targets.items():
+        way = target.way
+        if isinstance(way, Way) and way.reach is Reach.NATIVE and not way.prefix and target.platform == suite.host:
+            return name
+    return f"{suite.host.os}-{suite.host.arch}"
+
+
+def untaken(suite: Suite) -> list[tuple[str, str, str]]:
+    """Return framework, path and format of every path whose artifacts no runtime of the suite takes."""
+    spanned = axes(suite, everywhere=True)
+    taken = frozenset().union(*spanned.runtimes.values())
+    return [
+        (framework, path, form)
+        for framework, paths in spanned.paths.items()
+        for path, form in paths.items()
+        if form not in taken
+    ]
 
 
 def exclusions(suite: Suite) -> list[tuple[str, str]]:

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+#: A coordinate that nobody can know: a runtime that does not load has no frameworks and no models.
+UNKNOWN = "-"
 
 
 class Outcome(str, Enum):

@@ -415,11 +415,18 @@ def package_version(name: str) -> Optional[str]:
         return None
 
 
+#: The audit events with which Python's socket module reaches out.
+_NETWORK_EVENTS = frozenset(
+    "socket." + name
+    for name in ("connect", "getaddrinfo", "gethostbyname", "gethostbyaddr", "getnameinfo", "sendto", "sendmsg")
+)
+
+
 def close_network() -> None:
     """Refuse name look-ups and connections made through Python, where no kernel namespace does it (see docs)."""
 
     def refuse(event: str, _arguments: Tuple[Any, ...]) -> None:
-        if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        if event in _NETWORK_EVENTS:
             raise PermissionError("workers have no network; the plug-in's environment can declare network: true")
 
     sys.addaudithook(refuse)

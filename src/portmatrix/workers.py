@@ -28,6 +28,7 @@ LOG_TAIL = 4000
 #: A worker that writes more than this into its log (bytes) in one request is stopped.
 LOG_BYTES = 64 << 20
 _POLL_SECONDS = 0.05
+_CHILDREN_SECONDS = 0.5
 _START_SECONDS = 120
 #: The only variables of the engine's own environment that a worker sees.
 _KEPT = (
@@ -68,7 +69,7 @@ class Failure(NamedTuple):
     """A request that did not succeed.
 
     ``fault`` is ``model`` where the plug-in's own function failed or took its worker down (a finding), ``harness``
-    where the cause lies with us or the machine.
+    where the cause lies with us or the machine. A ``transient`` one rests on a limit or on how busy the machine was.
     """
 
     stage: Stage
@@ -138,6 +139,8 @@ class Worker:
                 start_new_session=True,
             )
         self._watched = psutil.Process(self._process.pid)
+        self._children: list[psutil.Process] = []
+        self._children_looked_for = 0.0
         self._reader = threading.Thread(target=self._read, name=f"reader of {launch.name}", daemon=True)
         self._reader.start()
 
@@ -211,16 +214,24 @@ class Worker:
         return ""
 
     def _memory_mb(self) -> int:
-        try:
-            return int(self._watched.memory_info().rss >> 20)
-        except psutil.Error:
-            return 0
+        """Return the resident memory of the worker and of what it has started, in MiB."""
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            total = int(self._watched.memory_info().rss)
+            if time.monotonic() > self._children_looked_for + _CHILDREN_SECONDS:
+                # To look for children is to read every process there is, so that is done more seldom.
+                self._children = self._watched.children(recursive=True)
+                self._children_looked_for = time.monotonic()
+        for child in self._children:
+            with contextlib.suppress(psutil.Error):
+                total += int(child.memory_info().rss)
+        return total >> 20
 
     def _ended(self, start: int, stopped: str | None, *, fault: Literal["model", "harness"] = "model") -> Failure:
         """Return the failure for a worker that died by itself (``stopped`` None) or has to be stopped now."""
         if stopped is not None:
             self.kill()
-            return Failure(self._stage, stopped, fault, self.log_tail(start))
+            return Failure(self._stage, stopped, fault, self.log_tail(start), transient=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
         self.kill()

@@ -133,7 +133,7 @@ def best(tried: list[Tried], bench: Bench, form: str) -> Tried:
 
 def _told(item: Tried) -> str:
     stage = item.record.stage.value if item.record.stage else ""
-    return f"{item.cell}: {item.record.outcome.value} {stage}: {item.record.reason}\n{item.record.log_tail}"
+    return f"{item.cell}: {item.record.outcome.value} {stage}: {item.record.reason}"
 
 
 def test_some_exporter_makes_the_format(runtime: Runtime, form: str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from portmatrix.rate import ENOUGH, Rating, Stars
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import CONCLUSIVE, WORKING, Frozen, Outcome, Reach, Record
+from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, Frozen, Outcome, Reach, Record
 
 
 class Mark(NamedTuple):
@@ -137,7 +137,8 @@ def by_framework_and_target(records: Iterable[Record]) -> dict[tuple[str, str], 
     """Return the records of each framework and target, all in the order of their ids."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in sorted(records, key=lambda record: record.id):
-        groups.setdefault((record.id.framework, record.id.target), []).append(record)
+        if record.id.framework != UNKNOWN:  # a broken runtime's record belongs to no row
+            groups.setdefault((record.id.framework, record.id.target), []).append(record)
     return dict(sorted(groups.items()))
 
 

@@ -1,0 +1,76 @@
+"""Records carry nothing of this machine's folders, and say what was expected."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from tiny_suite import Assemble
+
+from portmatrix import suite
+from portmatrix.recording import Recorder, now, processor
+from portmatrix.store import Store
+from portmatrix.types import CellId, Outcome, Reach, Stage
+from portmatrix.workers import Failure
+
+CELL = CellId("linear", "free", "native", "plain", "here")
+
+
+@pytest.fixture
+def recorder(assemble: Assemble, tmp_path: Path) -> Recorder:
+    """Makes records for a suite that expects its dynamic cells to fail at LOAD."""
+    expect = [{"cells": "*/dynamic/*", "stage": "LOAD", "reason": "known"}]
+    return Recorder(suite.load(assemble("runtimes/plain", expect=expect)), Store(tmp_path / "store"), "r")
+
+
+def test_time_is_utc_and_sorts_as_text() -> None:
+    first, second = now(), now()
+    assert first <= second
+    assert first.endswith("Z")
+    assert datetime.fromisoformat(first.replace("Z", "+00:00")).tzinfo == timezone.utc
+
+
+def test_a_processor_has_a_name() -> None:
+    assert processor().strip()
+
+
+def test_folders_of_this_machine_become_placeholders(recorder: Recorder, tmp_path: Path) -> None:
+    text = f"{tmp_path}/store/envs/x {tmp_path}/suite/runtimes/plain.py {sys.prefix}/lib {Path.home()}/notes"
+    assert recorder.redact(text) == "$STORE/envs/x $SUITE/runtimes/plain.py $PREFIX/lib ~/notes"
+
+
+def test_reason_and_log_are_both_redacted(recorder: Recorder, tmp_path: Path) -> None:
+    failure = Failure(Stage.LOAD, f"no {tmp_path}/store/x", "model", f"File {tmp_path}/suite/y")
+    record = recorder.failed(CELL, failure)
+    assert str(tmp_path) not in record.model_dump_json()
+    assert (record.reason, record.log_tail) == ("no $STORE/x", "File $SUITE/y")
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("model", Outcome.FAIL), ("harness", Outcome.ERROR)])
+def test_whose_fault_it_is_decides_the_outcome(fault: str, outcome: Outcome, recorder: Recorder) -> None:
+    record = recorder.failed(CELL, Failure(Stage.RUN, "why", fault))  # type: ignore[arg-type]
+    assert (record.outcome, record.stage, record.reach) == (outcome, Stage.RUN, Reach.NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome", "stage", "becomes"),
+    [
+        ("dynamic", Outcome.FAIL, Stage.LOAD, Outcome.XFAIL),
+        ("dynamic", Outcome.FAIL, Stage.RUN, Outcome.FAIL),
+        ("dynamic", Outcome.ERROR, Stage.LOAD, Outcome.ERROR),
+        ("dynamic", Outcome.NOT_RUN, Stage.LOAD, Outcome.NOT_RUN),
+        ("dynamic", Outcome.SKIP, Stage.LOAD, Outcome.SKIP),
+        ("dynamic", Outcome.PASS, None, Outcome.XPASS),
+        ("dynamic", Outcome.DEGRADED, Stage.COMPARE, Outcome.XPASS),
+        ("native", Outcome.FAIL, Stage.LOAD, Outcome.FAIL),
+        ("native", Outcome.PASS, None, Outcome.PASS),
+    ],
+)
+def test_an_expectation_turns_failures_and_passes_only(
+    path: str, outcome: Outcome, stage: Stage | None, becomes: Outcome, recorder: Recorder
+) -> None:
+    record = recorder.expect(recorder.record(CELL._replace(path=path), outcome, stage, ""))
+    assert record.outcome is becomes
+    assert (record.expected == "known") == (becomes in {Outcome.XFAIL, Outcome.XPASS})
