@@ -580,10 +580,10 @@ _FAMILIES: dict[str, _Family] = {
     "conv1d": _classifies(_conv1d, 20, 3e-3, 50),
     "conv3d": _classifies(_conv3d, 8, 5e-3, 50),
     "rnn": _classifies(functools.partial(_recurrent, "SimpleRNN"), 20, 3e-3, 50),
-    "lstm": _classifies(functools.partial(_recurrent, "LSTM"), 25, 1e-2, 100),
+    "lstm": _classifies(functools.partial(_recurrent, "LSTM"), 20, 1e-2, 50),
     "gru": _classifies(functools.partial(_recurrent, "GRU"), 20, 1e-2, 100),
     "birnn": _classifies(_birnn, 20, 1e-2, 100),
-    "attention": _Family(_attention, 18, 1e-2, 100),
+    "attention": _Family(_attention, 24, 1e-2, 100),
     "transformer": _classifies(_transformer, 18, 3e-3, 50),
-    "beam_search": _Family(_beam_search, 18, 1e-2, 100),
+    "beam_search": _Family(_beam_search, 24, 1e-2, 100),
 }

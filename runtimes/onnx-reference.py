@@ -21,13 +21,18 @@ FORMATS = ("onnx",)
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Any:
     """Return a ``ReferenceEvaluator`` of the ONNX file ``entry``.
 
-    Raises ``NotImplementedError`` for an operator it does not know. ``threads`` is ignored: it only calls numpy.
+    Raises ``NotImplementedError`` for an operator it does not know, ``ValueError`` for a file that is no model.
+    ``threads`` is ignored: it only calls numpy.
     """
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     # Given a path, the evaluator would not read weights that are stored beside the file; onnx.load does.
-    return ReferenceEvaluator(onnx.load(entry))
+    model = onnx.load(entry)
+    if not model.ir_version:
+        # Protobuf reads an empty file as a message in which nothing is set.
+        raise ValueError("the file is no ONNX model: it states no IR version")
+    return ReferenceEvaluator(model)
 
 
 def input_names(session: Any) -> Sequence[str]:

@@ -24,10 +24,11 @@ def test_there_are_plugins_of_every_kind() -> None:
 
 
 def test_none_is_broken() -> None:
-    plugins = suite.load(ROOT).plugins
-    assert plugins.broken == ()
-    found = [*plugins.exporters.values(), *plugins.runtimes.values(), *plugins.targets.values(), *plugins.data.values()]
-    assert {plugin.file for plugin in found} == set(FILES)
+    exporters, runtimes, targets, data, broken = suite.load(ROOT).plugins
+    assert broken == ()
+    found = {item.file for item in exporters.values()} | {item.file for item in runtimes.values()}
+    found |= {item.file for item in targets.values()} | {item.file for item in data.values()}
+    assert found == set(FILES)
 
 
 @each_file
@@ -58,8 +59,8 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 def _environments() -> Iterator[tuple[str, EnvironmentSpec]]:
     plugins = suite.load(ROOT).plugins
-    for plugin in (*plugins.exporters.values(), *plugins.runtimes.values()):
-        yield f"{plugin.file.parent.name}/{plugin.name}", plugin.environment
+    yield from ((f"exporters/{name}", item.environment) for name, item in plugins.exporters.items())
+    yield from ((f"runtimes/{name}", item.environment) for name, item in plugins.runtimes.items())
 
 
 @pytest.mark.parametrize(("name", "environment"), [pytest.param(*item, id=item[0]) for item in _environments()])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_suite import eventually, gone
+from tiny_suite import ended, eventually
 
 from portmatrix import workers
 from portmatrix.types import Stage
@@ -116,7 +116,7 @@ def test_a_hanging_worker_is_gone_with_all_that_it_started(impostor: Callable[[s
     assert found.reason == "did not end within 3 s"
     assert not worker.alive
     child = int((tmp_path / "child").read_text())
-    eventually(lambda: not psutil.pid_exists(child) or gone([psutil.Process(child)]), "the end of the child")
+    eventually(lambda: ended(child), "the end of the child")
 
 
 def test_the_log_tail_is_of_the_request_and_short(impostor: Callable[[str], None], lease: Lease) -> None:

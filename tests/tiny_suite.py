@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -152,7 +153,19 @@ class StartEngine(Protocol):
 
 def gone(processes: list[psutil.Process]) -> bool:
     """Return whether none of the processes runs any more (one that nobody has waited for yet does not run)."""
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
+def ended(pid: int) -> bool:
+    """Return whether the process of that id runs no more."""
+    try:
+        return gone([psutil.Process(pid)])
+    except psutil.NoSuchProcess:
+        return True
 
 
 def records_of(file: Path) -> dict[str, Record]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from portmatrix import __version__, environments, export, reuse, run
 from portmatrix.bundle import Manifest
@@ -186,7 +186,7 @@ class MatrixRun:
             if isinstance(recipe, str):
                 self._fail((framework, model, path), Failure(Stage.PLAN, recipe, "harness"))
                 continue
-            (unknown if self._options.fresh or self._entry(recipe) is None else known).append(recipe)
+            (unknown if self._options.fresh or not self._is_known(recipe) else known).append(recipe)
         self._add_exports(unknown)
         self._add_exports(self._not_stored(known))
 
@@ -226,13 +226,14 @@ class MatrixRun:
                 self._digests[which] = None
         return self._digests[which]
 
-    def _entry(self, recipe: Recipe) -> dict[str, Any] | None:
+    def _is_known(self, recipe: Recipe) -> bool:
         digest = self._digest(recipe)
-        return self._store.get("recipes", digest) if digest else None
+        return digest is not None and self._store.has("recipes", digest)
 
     def _stored(self, recipe: Recipe) -> Bundle | Failure | None:
         """Return what the store knows of the recipe: its bundle, its failure, or nothing (that can be used)."""
-        entry = self._entry(recipe)
+        digest = self._digest(recipe)
+        entry = self._store.get("recipes", digest) if digest else None
         if entry is None:
             return None
         if "bundle" in entry:

@@ -19,7 +19,6 @@ from portmatrix.errors import RecordError, UserError
 from portmatrix.store import disk_errors
 from portmatrix.types import SCHEMA_VERSION, Outcome, Record
 
-
 #: Bytes that are read or written at a time where records come by the million.
 _BUFFER = 1 << 20
 

@@ -127,6 +127,10 @@ class Store:
 
     # Recipes and cells: small JSON documents by key
 
+    def has(self, kind: str, key: str) -> bool:
+        """Return whether there is a document under ``key``; whether it can be read is for ``get`` to say."""
+        return self._document(kind, key).is_file()
+
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return the document stored under ``key``, or None if there is none or it cannot be read."""
         try:

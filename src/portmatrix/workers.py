@@ -125,7 +125,7 @@ class Worker:
         self.environment: dict[str, str] = {}
         self._stage = Stage.PREPARE
         self._asked = 0
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         closure = () if launch.network else network_closure()[0]
         command = [*launch.prefix, *closure, launch.python, "-I", str(WORKER)]
         with self.log.open("wb") as log:
@@ -172,7 +172,7 @@ class Worker:
             assert self._process.stdin is not None
             self._process.stdin.write(line)
             self._process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: another thread has killed it, and closed the pipe
             return self._ended(start, None)
         if sent is not None:
             sent()
@@ -182,20 +182,17 @@ class Worker:
         deadline = time.monotonic() + limits.seconds
         while True:
             try:
-                line = self._lines.get(timeout=_POLL_SECONDS)
+                message = self._answers.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 stopped = self._over_limit(deadline, limits, start)
                 if stopped:
                     return self._ended(start, stopped)
                 continue
-            if line is None:
-                return self._ended(start, None)
-            message = _parse(line)
             if message is None:
+                return self._ended(start, None)
+            if not message:
                 return self._ended(start, "it wrote something that is no answer into the protocol", fault="harness")
-            if "event" in message:
-                self._stage = Stage(message["stage"])
-            elif message["id"] == self._asked:
+            if message["id"] == self._asked:
                 return message if message["ok"] else self._failure(message, start)
 
     def _failure(self, message: Mapping[str, Any], start: int) -> Failure:
@@ -257,11 +254,16 @@ class Worker:
             return ""
 
     def _read(self) -> None:
+        """Note each stage and pass on each answer: an empty one for what is none, None for the end."""
         assert self._process.stdout is not None
         with contextlib.suppress(OSError, ValueError):
             for line in self._process.stdout:
-                self._lines.put(line)
-        self._lines.put(None)
+                message = _parse(line)
+                if message is not None and "event" in message:
+                    self._stage = Stage(message["stage"])
+                else:
+                    self._answers.put(message or {})
+        self._answers.put(None)
 
     def kill(self) -> None:
         """End the worker and everything it started, at once."""

@@ -1,0 +1,346 @@
+"""The command line: its exit codes, and what it says in plain lines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tiny_suite import Assemble, executions, records_of, trainings
+
+from portmatrix import cli, records, suite
+from portmatrix.errors import DiskFull
+from portmatrix.store import Store
+from portmatrix.types import Outcome
+
+NATIVE = "*/free/native/*"
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit status, and what it wrote on both streams."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """Runs a command line in this process, in an empty folder, with the test's own store."""
+    monkeypatch.setenv("PORTMATRIX_STORE", str(store.root))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    empty = tmp_path / "elsewhere"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+
+    def run(*arguments: str | Path) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Ended(ended.value.code, out, err)  # type: ignore[arg-type]
+
+    return run
+
+
+# --- Exit codes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expect", "status", "outcome"),
+    [
+        ("plain", False, 0, Outcome.PASS),
+        ("falls_back", False, 0, Outcome.DEGRADED),
+        ("raises_load", False, 1, Outcome.FAIL),
+        ("raises_load", True, 0, Outcome.XFAIL),
+        ("plain", True, 1, Outcome.XPASS),
+        ("from_the_future", False, 1, Outcome.NOT_RUN),
+        ("no_function", False, 1, Outcome.ERROR),
+    ],
+)
+@pytest.mark.usefixtures("one_interpreter")
+def test_the_exit_status_of_a_run(
+    runtime: str, expect: bool, status: int, outcome: Outcome, assemble: Assemble, command: Command, tmp_path: Path
+) -> None:
+    expected = [{"cells": f"*/{runtime}/*", "stage": "LOAD", "reason": "known"}] if expect else []
+    root = assemble(f"runtimes/{runtime}", expect=expected)
+    file = tmp_path / "records.jsonl"
+    ended = command(
+        "run", f"*/{runtime}/*", "--skip", "*/graph/*", "--skip", "*/dynamic/*", "--suite", root, "-o", file
+    )
+    assert ended.status == status, ended
+    (record,) = records_of(file).values()
+    assert record.outcome is outcome
+    assert f"[1/1] {outcome.value} {record.cell}" in ended.out
+
+
+@pytest.mark.usefixtures("one_interpreter")
+def test_what_cannot_be_tried_turns_no_run_red_that_tried_something(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "runtimes/from_the_future")
+    ended = command("run", NATIVE, "--suite", root)
+    assert ended.status == 0
+    assert "NOT_RUN linear/free/native/from_the_future/here at PREPARE" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--no-such-option"], "No such option"),
+        (["run", "--shard", "3/2"], "expected i/n with 1 <= i <= n"),
+        (["run", "--jobs", "0"], "jobs"),
+        (["run", "--suite", "nowhere"], "nowhere holds no matrix.yaml"),
+        (["dance"], "No such command"),
+        (["list", "clouds"], "list has no 'clouds'; expected one of models, frameworks"),
+        (["repro", "half/a/cell"], "'half/a/cell' is no cell id; expected framework/model/path/runtime/target"),
+        (["rate", "missing.jsonl"], "expected a file of records"),
+        (["merge", "missing.jsonl", "-o", "merged.jsonl"], "expected a file of records"),
+        (["run", "--bundles", "."], "holds no bundle archive"),
+    ],
+)
+def test_a_mistake_of_the_user_is_2(
+    arguments: list[str], said: str, assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(assemble("runtimes/plain"))
+    ended = command(*arguments)
+    assert ended.status == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_all_that_is_wrong_with_a_suite_is_said_at_once(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", limits={"cell_seconds": -1}, bundel={})
+    ended = command("plan", "--suite", root)
+    assert ended.status == 2
+    assert "2 problems" in ended.err
+    assert "cell_seconds" in ended.err
+    assert "'bundle'" in ended.err
+
+
+def test_a_bug_of_ours_is_3_with_a_log_to_paste(
+    assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_root: Path) -> None:
+        raise ZeroDivisionError("by our own fault")
+
+    monkeypatch.setattr(suite, "load", stumble)
+    ended = command("plan", "--suite", assemble("runtimes/plain"))
+    assert ended.status == 3
+    assert "this is a bug of portmatrix: ZeroDivisionError: by our own fault" in ended.err
+    log = Path(ended.err.split("please report it with the log in ")[1].strip()).read_text()
+    assert "Traceback" in log
+    assert "command: " in log
+
+
+def test_a_full_disk_is_3_and_what_was_recorded_stands(
+    assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add = records.Journal.add
+    room = iter([True, False])
+
+    def add_while_there_is_room(self: records.Journal, record: records.Record) -> None:
+        if not next(room):
+            raise DiskFull("the disk is full")
+        add(self, record)
+
+    monkeypatch.setattr(records.Journal, "add", add_while_there_is_room)
+    file = tmp_path / "records.jsonl"
+    ended = command("run", "--suite", assemble("runtimes/plain"), "-o", file)
+    assert ended.status == 3
+    assert "error: the disk is full" in ended.err
+    assert len(records_of(file)) == 1
+
+
+def test_nothing_selected_is_4_unless_allowed(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    arguments = ("run", "no/such/cell*", "--suite", assemble("runtimes/plain"), "-o", tmp_path / "records.jsonl")
+    ended = command(*arguments)
+    assert ended.status == 4
+    assert "cell ids look like linear/free/native/plain/here" in ended.err
+    assert command(*arguments, "--allow-empty").status == 0
+
+
+def test_cells_out_of_reach_only_are_4_and_say_why(assemble: Assemble, command: Command) -> None:
+    ended = command("run", "*/away", "--suite", assemble("runtimes/plain", "targets/away"))
+    assert ended.status == 4
+    assert "out of reach from here: away (there is no such machine here)" in ended.err
+
+
+# --- What is said ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_there_are_plain_lines(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", models=("free", "points"))
+    ended = command("run", "*/native/*", "--suite", root)
+    assert ended.status == 0
+    assert "\x1b" not in ended.out
+    assert "\r" not in ended.out
+    lines = [line for line in ended.out.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == ["[1/2", "[2/2"]
+    assert f"records: {root / 'results' / 'records.jsonl'}" in ended.out
+
+
+def test_a_second_run_says_that_it_reused(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/counted")
+    arguments = ("run", "*/native/*", "*/dynamic/*", "--suite", root)
+    command(*arguments)
+    again = command(*arguments)
+    assert "2 cells reused: nothing they rest on has changed" in again.out
+    assert again.status == 0
+    assert len(executions(root)) == 2
+    assert "reused" not in command(*arguments, "--fresh").out
+    assert len(executions(root)) == 4
+
+
+def test_resume_keeps_what_is_recorded_and_adds_the_rest(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/counted")
+    file = tmp_path / "records.jsonl"
+    command("run", "*/native/*", "--suite", root, "-o", file)
+    before = file.read_bytes()
+    ended = command("run", "*/native/*", "*/dynamic/*", "--suite", root, "-o", file, "--resume", "--fresh")
+    assert ended.status == 0
+    assert file.read_bytes().startswith(before)
+    assert len(records_of(file)) == 2
+    assert len(executions(root)) == 2
+
+
+def test_a_plan_is_shown_and_given_as_json(assemble: Assemble, command: Command) -> None:
+    exclude = [{"cells": "*/graph/*", "reason": "not today"}]
+    root = assemble("runtimes/plain", "runtimes/no_function", "targets/away", exclude=exclude)
+    shown = command("plan", "--suite", root)
+    assert shown.status == 0
+    assert "2 cells" in shown.out
+    assert "left out: linear/free/graph/plain/here: not today" in shown.out
+    assert "out of reach: away: there is no such machine here" in shown.out
+    assert "broken: -/-/-/no_function/here: " in shown.out
+    planned = json.loads(command("plan", "--suite", root, "--json").out)
+    assert planned["cells"] == ["linear/free/native/plain/here", "linear/free/dynamic/plain/here"]
+    assert planned["left_out"] == [{"cell": "linear/free/graph/plain/here", "why": "not today"}]
+
+
+def test_shards_of_the_command_line_cover_everything_once(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", models=("a", "b", "c"))
+    whole = json.loads(command("plan", "--suite", root, "--json").out)["cells"]
+    parts = [
+        json.loads(command("plan", "--suite", root, "--json", "--shard", f"{number}/2").out)["cells"]
+        for number in (1, 2)
+    ]
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+    assert all(parts)
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("models", "points\treads points/plane"),
+        ("frameworks", "linear\tnative, dynamic, graph"),
+        ("paths", "linear/graph\tonnx, npz-graph, dynamic batch"),
+        ("runtimes", "plain\tnpz-linear, npz-graph"),
+        ("targets", "away\tout of reach: there is no such machine here"),
+        ("data", "points\tplane"),
+        ("cells", "linear/free/native/plain/away"),
+    ],
+)
+def test_what_there_is_is_listed(what: str, line: str, assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "targets/away", models=("free", "points"))
+    ended = command("list", what, "--suite", root)
+    assert ended.status == 0
+    assert line in ended.out.splitlines()
+
+
+# --- The other commands ---------------------------------------------------------------------------------------------
+
+
+def test_bundles_made_here_are_run_there(
+    assemble: Assemble, command: Command, make_store: Callable[[Path], Store], tmp_path: Path
+) -> None:
+    root = assemble("exporters/counted_training", "runtimes/plain", models=("a", "bb"))
+    made = command("export", "--suite", root, "--archive", tmp_path / "archives")
+    assert made.status == 0, made
+    assert "2 bundles, 0 failed" in made.out
+    assert len(list((tmp_path / "archives").glob("*.tar"))) == 2
+    there = make_store(tmp_path / "there")
+    file = tmp_path / "records.jsonl"
+    ended = command("run", "--suite", root, "--bundles", tmp_path / "archives", "--store", there.root, "-o", file)
+    assert ended.status == 0, ended
+    assert {record.outcome for record in records_of(file).values()} == {Outcome.PASS}
+    assert trainings(root) == ["a", "bb"]
+
+
+def test_a_failed_export_is_1(assemble: Assemble, command: Command) -> None:
+    ended = command("export", "--suite", assemble("exporters/raises_export", "runtimes/plain"))
+    assert ended.status == 1
+    assert "FAIL raises_export/free/native at EXPORT: RuntimeError: unsupported layer" in ended.out
+    assert "0 bundles, 1 failed" in ended.out
+
+
+def test_a_changed_archive_is_refused(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/plain")
+    command("export", NATIVE, "--suite", root, "--archive", tmp_path / "archives")
+    (archive,) = (tmp_path / "archives").glob("*.tar")
+    archive.write_bytes(archive.read_bytes().replace(b"model.npz", b"model.npy", 1))
+    ended = command("run", NATIVE, "--suite", root, "--bundles", tmp_path / "archives")
+    assert ended.status == 2
+    assert "error: " in ended.err
+    assert archive.name in ended.err
+
+
+def test_a_cell_is_reproduced_with_its_workers_folder(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/counted", "runtimes/raises_run")
+    command("run", NATIVE, "--suite", root)
+    ended = command("repro", "linear/free/native/counted/here", "--suite", root)
+    assert ended.status == 0
+    assert len(executions(root)) == 2, "what is reproduced is run, whatever is known of it"
+    folder = Path(ended.out.split("worker's folder: ")[1].strip())
+    assert list(folder.rglob("worker.log"))
+    failed = command("repro", "linear/free/native/raises_run/here", "--suite", root)
+    assert failed.status == 1
+    assert "ValueError: out of registers" in failed.out
+    assert "Traceback" in failed.out
+
+
+def test_records_are_merged_rated_and_reported(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    files = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
+    for file, glob in zip(files, ("*/native/*", "*/dynamic/*"), strict=True):
+        command("run", glob, "--suite", root, "-o", file)
+    merged = tmp_path / "merged.jsonl"
+    assert "4 cells in" in command("merge", *files, "-o", merged).out
+    assert len(records_of(merged)) == 4
+    rated = json.loads(command("rate", merged, "--suite", root, "--json").out)
+    assert [rating["framework"] for rating in rated] == ["linear"]
+    page, junit = tmp_path / "report.html", tmp_path / "junit.xml"
+    assert command("report", merged, "--suite", root, "--html", page, "--junit", junit).status == 0
+    assert "linear" in page.read_text()
+    assert "out of registers" in junit.read_text()
+
+
+def test_the_doctor_shows_reach_environments_and_what_is_broken(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "runtimes/unbuildable", "runtimes/no_function", "targets/away")
+    ended = command("doctor", "--suite", root)
+    assert ended.status == 0
+    assert "workers' network is closed by: " in ended.out
+    assert "buy one" in ended.out
+    assert "not built" in ended.out
+    assert "broken runtime no_function" in ended.out
+
+
+def test_init_writes_a_suite_and_overwrites_nothing(command: Command, tmp_path: Path) -> None:
+    assert command("init", tmp_path / "mine").status == 0
+    assert command("plan", "--suite", tmp_path / "mine").status in {0, 4}
+    again = command("init", tmp_path / "mine")
+    assert again.status == 2
+    assert "already there" in again.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["-h"]])
+def test_help_is_0(arguments: list[str], command: Command) -> None:
+    ended = command(*arguments)
+    assert ended.status == 0
+    assert "Usage" in ended.out
