@@ -32,8 +32,8 @@ def load(view, target, layout):
 
     Inputs are ``{"x": float32 array}`` with values from 0 to 1: view ``image`` is N x 1 x 8 x 8, ``rows`` N x 8 x 8 (a
     sequence of eight rows), ``clip`` N x 1 x 4 x 8 x 8 (the digit moving right by one pixel a frame); with ``layout``
-    ``channels-last`` the axis of length 1 is the last one instead. Labels are int64: target ``digit`` is N, ``name`` N x
-    6 (positions in ``ALPHABET``). Raises ``ValueError`` for any other view, target or layout.
+    ``channels-last`` the axis of length 1 is the last one instead. Labels are int64: target ``digit`` is N, ``name`` is
+    N x 6 (positions in ``ALPHABET``). Raises ``ValueError`` for any other view, target or layout.
     """
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), FILES[0])
     with np.load(path, allow_pickle=False) as stored:

@@ -1,4 +1,4 @@
-"""Globs over cell ids: ``*``, ``?``, ``[...]`` and ``{a,b}``. ``*`` also spans ``/``, so ``torch/*`` is all of torch."""
+"""Globs over cell ids: ``*``, ``?``, ``[...]`` and ``{a,b}``; ``*`` spans ``/``, too, so ``torch/*`` is all torch."""
 
 from __future__ import annotations
 

@@ -466,7 +466,8 @@ def broken_records(suite: Suite, take: Globs | None, run_name: str) -> list[Reco
     for item in suite.plugins.broken:
         match item.kind:
             case "exporter":
-                cells += [(CellId(item.name, model, UNKNOWN, UNKNOWN, places[0]), item.why) for model in suite.spec.models]
+                models = suite.spec.models
+                cells += [(CellId(item.name, model, UNKNOWN, UNKNOWN, places[0]), item.why) for model in models]
             case "runtime":
                 cells += [(CellId(UNKNOWN, UNKNOWN, UNKNOWN, item.name, target), item.why) for target in places]
             case "target":

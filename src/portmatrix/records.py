@@ -26,8 +26,8 @@ _BUFFER = 1 << 20
 class Journal:
     """A results file being written: every record is a line that reaches the operating system before ``add`` returns.
 
-    Use as a context manager. What stood in the file before is set aside (``set_aside``), not lost. A lock keeps a second
-    engine off the same file; a last line that a killed engine left unfinished is cut away.
+    Use as a context manager. What stood in the file before is set aside (``set_aside``), not lost. A lock keeps a
+    second engine off the same file; a last line that a killed engine left unfinished is cut away.
     """
 
     def __init__(self, file: Path, *, resume: bool) -> None:
