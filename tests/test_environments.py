@@ -196,7 +196,7 @@ def test_an_installer_that_hangs_is_ended_with_all_that_it_started(tmp_path: Pat
     )
     command = [sys.executable, "-S", "-c", program, str(note)]
     with pytest.raises(EnvironmentFailure, match=r"could not install within 5 s \(limits\.prepare_seconds\)"):
-        environments._command(command, 5, "install")
+        environments._command(command, environments.Patience(5), "install")
     eventually(lambda: ended(int(note.read_text())), "the end of the child")
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from portmatrix import spec as module
+from portmatrix import suite
 from portmatrix.errors import SpecError
 from portmatrix.spec import (
     DEFAULT_TOLERANCES,
@@ -29,6 +30,7 @@ from portmatrix.spec import (
     json_schema,
     load_spec,
 )
+from portmatrix.suite import known_names
 from portmatrix.types import CellId, PathKind, Stage, Tolerance
 from portmatrix.yaml_source import MAX_BYTES
 
@@ -91,7 +93,7 @@ def test_the_projects_own_matrix() -> None:
     assert len(spec.models) == 14
     assert all(model.data == "digits" and model.accuracy == 0.85 for model in spec.models.values())
     assert {name for name, model in spec.models.items() if model.target == "name"} == {"attention", "beam_search"}
-    check_names(spec, Known(runtimes=("onnx-reference",), data=("digits",)))
+    check_names(spec, known_names(suite.load(ROOT).plugins))
 
 
 def test_the_projects_matrix_and_the_defaults_say_the_same() -> None:

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,19 @@ LOG_TAIL = 4000
 _DESCRIPTION = "environment.json"
 
 Announce = Callable[[str], None]
+Stopped = Callable[[], bool]
+_POLL_SECONDS = 0.5
+
+
+def _never() -> bool:
+    return False
+
+
+class Patience(NamedTuple):
+    """How long a command may take, in seconds, and what to ask whether to give up before."""
+
+    seconds: float
+    stopped: Stopped = _never
 
 
 class Interpreter(NamedTuple):
@@ -121,8 +135,12 @@ def existing(store: Store, spec: EnvironmentSpec) -> Environment | None:
     return Environment(key, folder, python) if (folder / _DESCRIPTION).is_file() and python.exists() else None
 
 
-def ensure(store: Store, spec: EnvironmentSpec, announce: Announce, seconds: float) -> Environment:
+def ensure(
+    store: Store, spec: EnvironmentSpec, announce: Announce, seconds: float, stopped: Stopped = _never
+) -> Environment:
     """Return the environment for ``spec``, building it first if it is not there.
+
+    ``stopped`` is asked twice a second whether to give up.
 
     ``announce`` gets the lines that say what is about to be downloaded. Raises ``EnvironmentFailure`` with the end of
     the installer's output; nothing half-built is left behind.
@@ -137,29 +155,31 @@ def ensure(store: Store, spec: EnvironmentSpec, announce: Announce, seconds: flo
         shutil.rmtree(folder, ignore_errors=True)
         with store.scratch("env") as scratch:
             building = scratch / key
-            _build(building, spec, interpreter, announce, seconds)
+            _build(building, spec, interpreter, announce, Patience(seconds, stopped))
             building.rename(folder)
     return Environment(key, folder, python_in(folder))
 
 
-def _build(folder: Path, spec: EnvironmentSpec, interpreter: Interpreter, announce: Announce, seconds: float) -> None:
+def _build(
+    folder: Path, spec: EnvironmentSpec, interpreter: Interpreter, announce: Announce, patience: Patience
+) -> None:
     _command(
-        [interpreter.executable, "-I", "-m", "venv", "--without-pip", str(folder)], seconds, "create the environment"
+        [interpreter.executable, "-I", "-m", "venv", "--without-pip", str(folder)], patience, "create the environment"
     )
     python = python_in(folder)
-    downloads = resolve(python, spec.requirements, folder.parent, seconds)
+    downloads = resolve(python, spec.requirements, folder.parent, patience)
     if downloads:
         announce(describe_downloads(spec, interpreter, downloads))
         exact = [f"{item.name}=={item.version}" for item in downloads]
         # Names are resolved already: nothing but this list can be installed, whatever the index says meanwhile.
-        _pip(python, ["install", "--no-deps", "--no-compile", "--quiet", *exact], seconds, "install")
-    _health(python, spec, seconds)
+        _pip(python, ["install", "--no-deps", "--no-compile", "--quiet", *exact], patience, "install")
+    _health(python, spec, patience)
     description = {"requirements": list(spec.requirements), "interpreter": interpreter._asdict()}
     description["installed"] = [f"{item.name}=={item.version}" for item in downloads]
     write_whole(folder / _DESCRIPTION, json.dumps(description, indent=1))
 
 
-def resolve(python: Path, requirements: Sequence[str], folder: Path, seconds: float) -> list[Download]:
+def resolve(python: Path, requirements: Sequence[str], folder: Path, patience: Patience) -> list[Download]:
     """Return everything that pip would install into the environment of ``python`` to satisfy ``requirements``.
 
     Sizes come from the files' own headers where the index serves them. Raises ``EnvironmentFailure``.
@@ -168,7 +188,7 @@ def resolve(python: Path, requirements: Sequence[str], folder: Path, seconds: fl
         return []
     report = folder / "resolved.json"
     arguments = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *requirements]
-    _pip(python, arguments, seconds, "resolve")
+    _pip(python, arguments, patience, "resolve")
     items = json.loads(report.read_text(encoding="utf-8"))["install"]
     with ThreadPoolExecutor(16) as pool:
         sizes = list(pool.map(_size, [item["download_info"]["url"] for item in items]))
@@ -216,14 +236,14 @@ def _megabytes(size: int | None) -> str:
     return "size unknown" if size is None else f"{size / 1e6:.1f} MB"
 
 
-def _health(python: Path, spec: EnvironmentSpec, seconds: float) -> None:
+def _health(python: Path, spec: EnvironmentSpec, patience: Patience) -> None:
     """Check that the environment starts and holds exactly what was required of it."""
     names = json.dumps(list(spec.packages))
     program = (
         "import json, sys\nfrom importlib import metadata\nnames = json.loads(sys.argv[1])\n"
         "print(json.dumps({name: metadata.version(name) for name in names}))"
     )
-    found = json.loads(_command([str(python), "-I", "-c", program, names], seconds, "start the environment"))
+    found = json.loads(_command([str(python), "-I", "-c", program, names], patience, "start the environment"))
     for item in spec.requirements:
         requirement = Requirement(item)
         if not requirement.specifier.contains(found[requirement.name], prereleases=True):
@@ -232,12 +252,12 @@ def _health(python: Path, spec: EnvironmentSpec, seconds: float) -> None:
             )
 
 
-def _pip(python: Path, arguments: Sequence[str], seconds: float, doing: str) -> str:
+def _pip(python: Path, arguments: Sequence[str], patience: Patience, doing: str) -> str:
     command = [sys.executable, "-m", "pip", "--python", str(python), "--no-input", "--disable-pip-version-check"]
-    return _command([*command, *arguments], seconds, doing)
+    return _command([*command, *arguments], patience, doing)
 
 
-def _command(command: Sequence[str], seconds: float, doing: str) -> str:
+def _command(command: Sequence[str], patience: Patience, doing: str) -> str:
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -246,17 +266,31 @@ def _command(command: Sequence[str], seconds: float, doing: str) -> str:
     except OSError as error:
         raise EnvironmentFailure(f"could not {doing}: {error}") from error
     with process:
-        try:
-            stdout, stderr = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            _kill_tree(process.pid)
-            raise EnvironmentFailure(f"could not {doing} within {seconds:.0f} s (limits.prepare_seconds)") from error
+        stdout, stderr = _wait(process, patience, doing)
     if process.returncode:
         output = (stdout + stderr).strip()
         errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.splitlines()[-1:]
         reason = errors[0] if errors else f"exit status {process.returncode}"
         raise EnvironmentFailure(f"could not {doing}: {reason}", output[-LOG_TAIL:])
     return stdout
+
+
+def _wait(process: subprocess.Popen[str], patience: Patience, doing: str) -> tuple[str, str]:
+    """Return what the process wrote until it ended; ends it, and raises ``EnvironmentFailure``, if patience does."""
+    deadline = time.monotonic() + patience.seconds
+    while True:
+        try:
+            return process.communicate(timeout=min(_POLL_SECONDS, patience.seconds))
+        except subprocess.TimeoutExpired as error:
+            late = time.monotonic() >= deadline
+            if late or patience.stopped():
+                _kill_tree(process.pid)
+                why = (
+                    f"within {patience.seconds:.0f} s (limits.prepare_seconds)"
+                    if late
+                    else "before the run was stopped"
+                )
+                raise EnvironmentFailure(f"could not {doing} {why}") from error
 
 
 def _kill_tree(pid: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from filelock import Timeout
 
 from portmatrix import __version__, environments, export, reuse, run
 from portmatrix.bundle import Manifest
@@ -22,9 +24,6 @@ from portmatrix.store import Store, digest_of
 from portmatrix.suite import Suite, here
 from portmatrix.types import UNKNOWN, CellId, Outcome, PathKind, Record, Stage
 from portmatrix.workers import Failure, Launch, Lease, Limits
-
-#: How long another engine that is training the same model is waited for, in seconds.
-_MODEL_WAIT = 3600
 
 Made = tuple[str, str, str]
 
@@ -296,7 +295,13 @@ class MatrixRun:
         """Yield a lease on a worker in the environment ``spec``, building that first; raises ``EnvironmentFailure``."""
         seconds = self._suite.spec.limits.prepare_seconds
         try:
-            built = environments.ensure(self._store, spec, lambda text: self._listener.says(f"{name}: {text}"), seconds)
+            built = environments.ensure(
+                self._store,
+                spec,
+                lambda text: self._listener.says(f"{name}: {text}"),
+                seconds,
+                stopped=lambda: self._cancelled,
+            )
         except DiskFull as error:
             raise EnvironmentFailure(str(error)) from error
         prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
@@ -356,7 +361,9 @@ class MatrixRun:
         first = job.recipes[0]
         limits = self._limits(self._export_limits, first.exporter.environment)
         name = f"{first.exporter.name}/{first.model}"
-        with self._store.lock(f"model-{digest_of([name, self._digest(first)])[:16]}").acquire(timeout=_MODEL_WAIT):
+        with self._alone(f"model-{digest_of([name, self._digest(first)])[:16]}"):
+            if self._cancelled:
+                return
             # Another engine may have made some of them since this run planned them.
             recipes = list(job.recipes) if self._options.fresh else self._not_stored(job.recipes)
             if not recipes:
@@ -372,6 +379,20 @@ class MatrixRun:
                     made = export.export(lease, recipe, digest, self._here, self._store, limits)
                 self._remember(digest, made)
                 self._exported(recipe, made)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Hold the store's lock ``name``; wait while another engine has it, or until this run is cancelled."""
+        lock = self._store.lock(name)
+        while not self._cancelled:
+            with suppress(Timeout):
+                lock.acquire(timeout=1)
+                break
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                lock.release()
 
     def _not_stored(self, recipes: Iterable[Recipe]) -> list[Recipe]:
         """Send the cells of what the store has on their way; return the recipes that it does not have."""

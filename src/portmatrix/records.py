@@ -37,7 +37,7 @@ class Journal:
         self.set_aside: Path | None = None
         with disk_errors(str(file)):
             file.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(file.with_name(file.name + ".lock"))
+        self._lock = FileLock(file.with_name(f".{file.name}.lock"))
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -70,9 +70,8 @@ class Journal:
     ) -> None:
         with contextlib.suppress(OSError):
             self._stream.close()
+        # The lock's file stays: an engine that took it before it was removed would not keep out one that came after.
         self._lock.release()
-        with contextlib.suppress(OSError):
-            self.file.with_name(self.file.name + ".lock").unlink()
 
 
 def _cut_unfinished(file: Path) -> None:
