@@ -120,7 +120,10 @@ def test_a_plan_of_exclusions_only_is_not_nothing() -> None:
 
 
 def test_nothing_selected_shows_what_an_id_looks_like() -> None:
-    with pytest.raises(NothingSelected, match=r"nothing matches 'toorch/\*'; cell ids look like torch/mlp/onnx/"):
+    with pytest.raises(
+        NothingSelected,
+        match=r"nothing matches 'toorch/\*' \(did you mean 'torch'\?\); cell ids look like torch/mlp/onnx/",
+    ):
         cells("toorch/*")
 
 

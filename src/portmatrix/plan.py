@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from portmatrix.errors import NothingSelected, UserError
+from portmatrix.errors import NothingSelected, UserError, nearest
 from portmatrix.globs import Globs
 from portmatrix.types import CellId
 
@@ -111,4 +111,13 @@ def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
     if example is None:
         return "the suite has no cells: it needs at least one exporter, runtime and target that fit each other"
     asked = " ".join(selection.take) or "*"
-    return f"nothing matches {asked!r}; cell ids look like {example}; `portmatrix list cells` shows all of them"
+    hint = _misspelt(axes, selection.take)
+    return f"nothing matches {asked!r}{hint}; cell ids look like {example}; `portmatrix list cells` shows all of them"
+
+
+def _misspelt(axes: Axes, patterns: Sequence[str]) -> str:
+    """Return a hint at the name that a word of the patterns, which is none, is closest to; empty if none is close."""
+    paths = [path for paths in axes.paths.values() for path in paths]
+    names = [*axes.paths, *axes.models, *paths, *axes.runtimes, *axes.targets]
+    words = [word for pattern in patterns for word in pattern.split("/") if not set(word) & set("*?[{")]
+    return next((hint for word in words if word not in names and (hint := nearest(word, names))), "")

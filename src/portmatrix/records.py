@@ -110,7 +110,8 @@ def _what_is_wrong(file: Path, number: int, line: bytes, error: ValidationError)
     try:
         value = json.loads(line)
     except ValueError:
-        return f"{file}, line {number}: no JSON; a run that was killed leaves such a last line, --resume cuts it away"
+        half = "half a line at the end of the file is what a killed run leaves: --resume cuts it away"
+        return f"{file}, line {number}: no JSON; expected a record on every line; {half}"
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
         return f"{file}, line {number}: schema version {version!r}; this portmatrix reads version {SCHEMA_VERSION}"
