@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -159,9 +160,14 @@ def start_engine(store: Store, tmp_path: Path) -> Iterator[StartEngine]:
     def start(*arguments: str | Path, env: dict[str, str] | None = None) -> Engine:
         command = [sys.executable, "-c", "from portmatrix.cli import main; main()", *map(str, arguments)]
         environment = {**os.environ, "PORTMATRIX_STORE": str(store.root), **(env or {})}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment
-        )
+        # A shell without job control starts what runs in the background with ^C ignored, and that is handed down.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, env=environment
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         started.append(Engine(process))
         return started[-1]
 

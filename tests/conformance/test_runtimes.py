@@ -62,11 +62,11 @@ class Bench(NamedTuple):
     lease: Lease
     store: Store
 
-    def run(self, store: Store, digest: str) -> RunOutput | Failure:
+    def run(self, store: Store, bundle: Bundle) -> RunOutput | Failure:
         """Run a stored bundle through the probe, which stands before the runtime."""
         probed = self.runtime._replace(file=probe("runtime"))
         allowed = limits(SUITE.spec.limits.cell_seconds, self.runtime.environment)
-        return run.run(self.lease, probed, digest, store.get_bundle(digest), store, allowed)
+        return run.run(self.lease, probed, bundle.digest, bundle.manifest, store, allowed)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def attempt(bench: Bench, form: str, model: str) -> list[Tried]:
         bundle = made[cell.framework, cell.model, cell.path]
         if isinstance(bundle, Failure):
             continue  # the exporters' own tests judge that
-        ran = bench.run(store, bundle.digest)
+        ran = bench.run(store, bundle)
         if isinstance(ran, Failure):
             record = recorder.failed(cell, ran, bundle)
         else:
@@ -147,7 +147,7 @@ def test_every_road_ends_as_expected(tried: list[Tried]) -> None:
 
 def test_answers_have_their_own_dtypes(best: Tried, bench: Bench) -> None:
     # The probe runs everything twice, and fails the run if inputs change or answers differ.
-    made = bench.run(Store(default_root()), best.bundle.digest)
+    made = bench.run(Store(default_root()), best.bundle)
     if best.record.outcome is Outcome.XFAIL:
         return
     assert isinstance(made, RunOutput), made
@@ -175,15 +175,16 @@ def test_a_broken_artifact_is_refused_with_a_reason(best: Tried, bench: Bench, b
     assert (made.stage, made.fault) == (Stage.LOAD, "model"), made
     assert made.reason
     # Whether the worker survived or not: the next cell goes on, and ends as it did before.
-    again = bench.run(Store(default_root()), best.bundle.digest)
+    again = bench.run(Store(default_root()), best.bundle)
     assert isinstance(again, Failure) == (best.record.stage in (Stage.LOAD, Stage.RUN)), again
 
 
-def _with_files(bundle: Bundle, store: Store, change: Callable[[Path], None]) -> str:
-    """Return the digest of a copy of the bundle in ``store``, each file of its artifact changed."""
+def _with_files(bundle: Bundle, store: Store, change: Callable[[Path], None]) -> Bundle:
+    """Return a copy of the bundle in ``store``, each file of whose artifact is changed once it lies there."""
     with store.scratch("broken") as scratch:
         folder = scratch / "bundle"
         shutil.copytree(Store(default_root()).bundle_folder(bundle.digest), folder)
-        for file in [item for item in (folder / "artifact").rglob("*") if item.is_file()]:
-            change(file)
-        return store.put_bundle(folder, bundle.manifest)[0]
+        copy = Bundle(*store.put_bundle(folder, bundle.manifest))
+    for file in [item for item in (store.bundle_folder(copy.digest) / "artifact").rglob("*") if item.is_file()]:
+        change(file)
+    return copy
