@@ -1,6 +1,6 @@
 """What the engine adds: 500 onnxruntime cells through it, against a bare loop over the same files in one process.
 
-    python benchmarks/overhead.py [--cells 500] [--repeat 5] [--markdown]
+    python benchmarks/overhead.py [--cells 500] [--repeat 5] [--jobs 1] [--markdown]
 
 The cells are those of a suite of its own: 250 small networks with a fixed and with a symbolic batch, written once by
 ``benchmarks/exporters/zoo.py`` and kept in the store. Both sides start from these bundles:
@@ -113,7 +113,7 @@ def make(folder: Path, store: Store) -> tuple[list[dict[str, Any]], dict[str, fl
     return bundles, strict.model_dump()
 
 
-def engine_side(folder: Path, store: Store) -> None:
+def engine_side(folder: Path, store: Store, jobs: int) -> None:
     """Run every cell of the suite in ``folder`` again and print the seconds of each step as JSON."""
     clock = {}
     start = time.perf_counter()
@@ -122,7 +122,7 @@ def engine_side(folder: Path, store: Store) -> None:
     clock["load suite and plan"] = time.perf_counter() - start
     start = time.perf_counter()
     with records.Journal(folder / "records.jsonl", resume=False) as journal:
-        MatrixRun(loaded, store, journal, Silent(), Options("bench", rerun=True)).execute(cells)
+        MatrixRun(loaded, store, journal, Silent(), Options("bench", jobs, rerun=True)).execute(cells)
     clock["execute"] = time.perf_counter() - start
     made = list(records.read(folder / "records.jsonl"))
     passed = sum(record.outcome is Outcome.PASS for record in made)
@@ -238,11 +238,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--markdown", action="store_true", help="print the table as it stands in docs/performance.md")
     parser.add_argument("--store", type=Path, default=default_root(), help="where environments and bundles are kept")
+    parser.add_argument("--jobs", type=int, default=1, help="the engine's workers; the bare loop is always alone")
     parser.add_argument("--engine-side", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     store = Store(options.store)
     if options.engine_side:
-        engine_side(options.engine_side, store)
+        engine_side(options.engine_side, store, options.jobs)
         return
     print(describe(), end="\n\n")
     with tempfile.TemporaryDirectory() as name:
@@ -250,6 +251,7 @@ def main() -> None:
         write_suite(folder, options.cells)
         bare = bare_command(*make(folder, store), folder, store)
         command = [sys.executable, str(Path(__file__).absolute()), "--engine-side", name, "--store", str(store.root)]
+        command += ["--jobs", str(options.jobs)]
         sides = measure(Run(command, dict(os.environ)), bare, options.repeat, options.cells)
         again = nothing_new(folder, store, options.repeat)
     ratio = report(*sides, options.cells, markdown=options.markdown)
