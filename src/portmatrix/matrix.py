@@ -306,9 +306,8 @@ class MatrixRun:
             raise EnvironmentFailure(str(error)) from error
         prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
         launch = Launch(name, prefix, str(built.python), spec.env, spec.network, spec.packages)
-        memory = Limits(self._cell_limits.seconds, spec.memory_mb or self._suite.spec.limits.memory_mb)
         with self._worker_folder(name) as folder:
-            lease = Lease(launch, folder, memory, self._options.threads)
+            lease = Lease(launch, folder, self._limits(self._cell_limits, spec), self._options.threads)
             self._leases.add(lease)
             try:
                 yield lease

@@ -38,9 +38,8 @@ from pydantic import Field
 from portmatrix.spec import RatingSpec
 from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, Frozen, Outcome, Record, Stage
 
-RATING_VERSION = 1
 #: Components that records of this version can speak of. ``interpreter_free`` joins when a worker without an
-#: interpreter exists and ``latency`` when the MEASURE stage does; both with a new ``RATING_VERSION``.
+#: interpreter exists and ``latency`` when the MEASURE stage does; both with a new ``Rating.version``.
 MEASURED = frozenset({"reach", "strictness", "install", "run"})
 
 #: Below this share of the evidence a rating is shown as its interval alone: half a picture earns no star.

@@ -1,7 +1,7 @@
 """The store: bundles by content, recipes and cells by what they were made from, environments, and scratch folders.
 
 Everything is written beside its place and moved there in one step, so that two engines and a killed one leave nothing
-half-made. Layout below the root: ``bundles/``, ``recipes/``, ``cells/``, ``envs/``, ``locks/``, ``tmp/``, ``logs/``.
+half-made. Layout below the root: ``bundles/``, ``recipes/``, ``cells/``, ``envs/``, ``locks/``, ``tmp/``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         with disk_errors(str(root)):
-            for name in ("bundles", "recipes", "cells", "envs", "locks", "tmp", "logs"):
+            for name in ("bundles", "recipes", "cells", "envs", "locks", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         self._clean_scratch()
 
@@ -68,15 +68,14 @@ class Store:
     # Scratch folders carry their engine's process id, so that the next engine can clean up after a killed one.
 
     @contextmanager
-    def scratch(self, purpose: str, *, keep: bool = False) -> Iterator[Path]:
-        """Yield an empty folder, removed afterwards unless ``keep``."""
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """Yield an empty folder, removed afterwards."""
         with disk_errors("a scratch folder"):
             folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{purpose}-", dir=self.root / "tmp"))
         try:
             yield folder
         finally:
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _clean_scratch(self) -> None:
         for folder in (self.root / "tmp").iterdir():
@@ -145,10 +144,6 @@ class Store:
         with disk_errors(f"a document of {kind}"):
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, json.dumps(value))
-
-    def drop(self, kind: str, key: str) -> None:
-        """Forget the document stored under ``key``."""
-        self._document(kind, key).unlink(missing_ok=True)
 
     def _document(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / f"{key}.json"
