@@ -102,6 +102,13 @@ def test_accuracy_is_the_share_of_rows_that_are_right_everywhere(output: Any, la
     assert worker.held_out_accuracy(exporter, None, data) == accuracy
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "enough"), [(0.85, True), (0.9, True), (0.84, False), (None, False), (float("nan"), False)]
+)
+def test_an_accuracy_that_is_not_there_or_not_a_number_is_not_enough(accuracy: float | None, enough: bool) -> None:
+    assert worker.reaches(accuracy, 0.85) is enough
+
+
 def test_samples_of_another_byte_order_become_our_own(tmp_path: Path) -> None:
     for order in "<>":
         np.save(tmp_path / "x.npy", np.array([1.5, -2.5], order + "f4"))

@@ -162,7 +162,7 @@ class Session:
             self._trained = (key, trained, data, accuracy)
         accuracy = self._trained[3]
         required = request.get("accuracy")
-        if required is not None and (accuracy is None or accuracy < required):
+        if required is not None and not reaches(accuracy, required):
             text = "held-out accuracy is %s, at least %s is required" % (accuracy, required)
             raise Failed("TRAIN", text, "model")
         return {"accuracy": accuracy, "seconds": stages.seconds}
@@ -236,6 +236,11 @@ def held_out_accuracy(exporter: Any, trained: Any, data: Any) -> float:
     answer = first.argmax(axis=-1) if first.dtype.kind == "f" else first
     right = answer == data.test_y
     return float(right.reshape(len(right), -1).all(axis=1).mean())
+
+
+def reaches(accuracy: Optional[float], required: float) -> bool:
+    """Return whether a held-out accuracy is enough; none at all, or NaN for want of held-out rows, is not."""
+    return accuracy is not None and accuracy >= required
 
 
 def entry_of(made: Any, artifact: str) -> str:
