@@ -15,6 +15,7 @@ import pytest
 from tiny_suite import ended, eventually
 
 from portmatrix import environments
+from portmatrix.commands import Patience, output_of
 from portmatrix.environments import Download, Interpreter, describe_downloads, ensure, environment_key, existing
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
@@ -142,7 +143,7 @@ def test_two_who_need_one_environment_build_it_once(kept: Store, index: Path) ->
 
 
 def test_no_requirements_need_no_installer(kept: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "_pip", lambda *_arguments: pytest.fail("pip was called"))
+    monkeypatch.setattr(environments, "_run_pip", lambda *_arguments: pytest.fail("pip was called"))
     built = build(kept, spec_of())
     assert inside(built, "import sys; print(sys.prefix)") == str(built.folder)
 
@@ -196,7 +197,7 @@ def test_an_installer_that_hangs_is_ended_with_all_that_it_started(tmp_path: Pat
     )
     command = [sys.executable, "-S", "-c", program, str(note)]
     with pytest.raises(EnvironmentFailure, match=r"could not install within 5 s \(limits\.prepare_seconds\)"):
-        environments._command(command, environments.Patience(5), "install")
+        output_of(command, Patience(5), "install")
     eventually(lambda: ended(int(note.read_text())), "the end of the child")
 
 

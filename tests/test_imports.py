@@ -18,10 +18,12 @@ SOURCE = Path(portmatrix.__file__).parent
 LAYERS = (
     {"", "types", "errors", "globs"},
     {"yaml_source", "spec", "plan", "compare", "rate", "render"},
-    {"plugins", "bundle", "pool", "starter"},
+    {"converters"},
+    {"plugins", "bundle", "pool", "starter", "commands"},
+    {"containers"},
     {"store", "workers", "records", "suite", "progress"},
     {"environments", "export", "run"},
-    {"recording"},
+    {"recording", "archive", "conversion"},
     {"reuse"},
     {"matrix"},
     {"cli"},
@@ -96,6 +98,16 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         graph = {name: needs for name, needs in graph.items() if name not in free}
 
 
+def test_converters_need_numpy_and_onnx_alone() -> None:
+    ours = {"portmatrix.converters", "portmatrix.errors"}
+    allowed = {*sys.stdlib_module_names, "numpy", "onnx", "google"}
+    for file in (SOURCE / "converters").rglob("*.py"):
+        strange = {
+            name for name in imported(file) if name.split(".")[0] not in allowed and not name.startswith(tuple(ours))
+        }
+        assert not strange, f"{file.name} imports {', '.join(sorted(strange))}"
+
+
 def test_nothing_imports_the_worker() -> None:
     assert not [file for file in modules() if "worker" in own_imports(file)]
 
@@ -113,7 +125,7 @@ def test_the_worker_is_written_in_the_syntax_of_python_3_6() -> None:
 
 
 def test_the_worker_imports_the_standard_library_and_numpy_only() -> None:
-    allowed = {*sys.stdlib_module_names, "numpy", "pkg_resources"}
+    allowed = {*sys.stdlib_module_names, "numpy"}
     assert {name.split(".")[0] for name in imported(WORKER)} <= allowed
 
 

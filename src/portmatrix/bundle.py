@@ -43,7 +43,11 @@ class Signature(Frozen):
 
 
 class Provenance(Frozen):
-    """Where an archived bundle comes from; None in a bundle that this machine made."""
+    """Where an archived bundle comes from; None in a bundle that this machine made.
+
+    ``trained_with`` names what trained it, with versions; ``recipe`` is the digest of what it was made from, the
+    environment left out (``Recipe.digest("")``): it says whether the exporter has changed since.
+    """
 
     trained_with: str
     date: str
@@ -72,6 +76,16 @@ class Manifest(Frozen):
     facts: dict[str, str | int | float | bool]
     seconds: dict[str, float]
     provenance: Provenance | None = None
+
+    @property
+    def tried(self) -> tuple[SampleSet, ...]:
+        """The sets that the artifact is run on: all, or of a fixed batch those of the batch that it was exported at.
+
+        A path of fixed batch has others where a converter makes a symbolic one of it, for which they are kept.
+        """
+        if self.batch is Batch.DYNAMIC:
+            return self.sets
+        return tuple(item for item in self.sets if item.batch == self.sets[0].batch)
 
     @property
     def digest(self) -> str:

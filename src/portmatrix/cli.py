@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from portmatrix import __version__, environments, matrix, recording, records, workers
+from portmatrix import archive as archives
 from portmatrix import plan as planning
 from portmatrix import suite as suites
 from portmatrix.bundle import pack
@@ -60,6 +61,9 @@ GlobsArgument = Annotated[
     list[str] | None, typer.Argument(help="Globs over cell ids; '*' also spans '/', '{a,b}' is a or b.")
 ]
 SkipOption = Annotated[list[str] | None, typer.Option("--skip", help="Globs over cell ids to leave out.")]
+ArchivedOption = Annotated[
+    bool, typer.Option("--archived", help="Take from the archive what it has, and train only the rest.")
+]
 ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n parts; trained models are not split.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many workers at once.")]
 FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
@@ -195,6 +199,7 @@ def export(
     jobs: JobsOption = JOBS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train and export again even if nothing has changed.")] = False,
     archive: Annotated[Path | None, typer.Option("--archive", help="Write each bundle as a tar file there.")] = None,
+    archived: ArchivedOption = False,
     suite: SuiteOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -205,7 +210,7 @@ def export(
     made: dict[tuple[str, str, str], Bundle | Failure] = {}
     listener = Lines(console, len(planned.cells))
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
-        options = Options(_run_name(), jobs, fresh=fresh)
+        options = Options(_run_name(), jobs, fresh=fresh, archived=archived)
         made = MatrixRun(loaded, kept, journal, listener, options).export_only(planned)
     failed = 0
     for (framework, model, path), bundle in sorted(made.items()):
@@ -235,6 +240,7 @@ def run(
     ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each runtime.")] = 1,
     bundles: Annotated[Path | None, typer.Option("--bundles", help="Run these bundle archives; train nothing.")] = None,
+    archived: ArchivedOption = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="No cell selected is no error.")] = False,
     suite: SuiteOption = None,
     store: StoreOption = None,
@@ -252,7 +258,8 @@ def run(
         tried = list(journal.found)
         broken = _broken(loaded, selection, name)
         with display(console, len(planned.cells) + len(planned.left_out) + len(broken) - len(tried)) as listener:
-            matrix_run = MatrixRun(loaded, kept, journal, listener, Options(name, jobs, fresh=fresh, threads=threads))
+            options = Options(name, jobs, fresh=fresh, archived=archived, threads=threads)
+            matrix_run = MatrixRun(loaded, kept, journal, listener, options)
             if bundles is not None:
                 matrix_run.give(_archives(kept, bundles))
             matrix_run.execute(planned, broken, done=[record.cell for record in tried])
@@ -425,12 +432,85 @@ def doctor(suite: SuiteOption = None, store: StoreOption = None) -> None:
 
 def _environment_state(store: Store, spec: EnvironmentSpec) -> tuple[str, str]:
     try:
+        source = environments.source_of(spec)
         built = environments.existing(store, spec)
-        version = environments.find_interpreter(spec.python).version
     except EnvironmentFailure as error:
+        return str(error), _remedy(spec)
+    named = f"CPython {source.version}" if isinstance(source, environments.Interpreter) else f"image {source.tag}"
+    return (f"built, {named}", "") if built else (f"not built, {named}", "portmatrix run builds it")
+
+
+def _remedy(spec: EnvironmentSpec) -> str:
+    """Return what would get an environment that this machine cannot have."""
+    ways = []
+    if spec.interpreter:
         wanted = spec.python.split(",")[0].lstrip("<>=~!")
-        return str(error), f"uv python install {wanted}  (or pyenv install {wanted})"
-    return (f"built, CPython {version}", "") if built else (f"not built, CPython {version}", "portmatrix run builds it")
+        ways.append("; ".join(filter(None, [f"uv python install {wanted}  (or pyenv install {wanted})", spec.install])))
+    if spec.container:
+        ways.append("install Docker, Podman or Buildah")
+    return ", or ".join(ways)
+
+
+@app.command()
+def archive(
+    globs: Annotated[list[str], typer.Argument(help="Globs over cell ids: whose bundles to archive.")],
+    jobs: JobsOption = JOBS,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Put bundles into the suite's archive, trained here if they are not yet; what is converted is left out."""
+    loaded = _suite(suite)
+    kept = _store(store)
+    planned = _plan(loaded, _selection(globs, None))
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
+        run = MatrixRun(loaded, kept, journal, Lines(console, len(planned.cells)), Options(_run_name(), jobs))
+        made = run.export_only(planned)
+    day = recording.now()[:10]
+    failed = 0
+    for which, bundle in sorted(made.items()):
+        recipe = run.recipe(*which)
+        if isinstance(recipe, str) or recipe.source is not None:
+            continue
+        if isinstance(bundle, Failure) and bundle.fault == "harness":
+            failed += 1
+            console.print(f"ERROR {'/'.join(which)}: {bundle.reason}", markup=False, soft_wrap=True)
+            continue
+        typer.echo(f"{archives.put(loaded.root, recipe, bundle, kept, day)}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(help="The model: one file, or structure and weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    batch: Annotated[int | None, typer.Option(min=1, help="A fixed batch size; symbolic if not given.")] = None,
+    opset: Annotated[int | None, typer.Option(help="A newer operator set than the usual one.")] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]SIZES of an input whose file does not tell, such as batch,1,8,8; may be repeated."),
+    ] = None,
+) -> None:
+    """Convert a model whose system has no way of its own to ONNX, or none that today's runtimes take.
+
+    Without running that system: `portmatrix convert model.prototxt model.caffemodel -o model.onnx`.
+    """
+    from portmatrix import converters  # noqa: PLC0415 - onnx takes longer to import than all other commands need
+
+    options: dict[str, Any] = {"batch": batch, "opset": opset}
+    if input_shape:
+        options["input_shapes"] = dict(map(_input_shape, input_shape))
+    written = converters.convert(files, output, **options)
+    counted = ", ".join(f"{count} {name}" for name, count in written.operators.items())
+    typer.echo(f"{written.file}: opset {written.opset}, {written.parameters:,} parameters\n{counted}")
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int | None, ...]]:
+    """Return name (empty if none is given) and sizes of ``[NAME=]SIZES``, where a word stands for a symbolic size."""
+    name, _, sizes = text.rpartition("=")
+    parts = [part.strip() for part in sizes.split(",")]
+    if not all(part.isidentifier() or (part.isdecimal() and int(part) > 0) for part in parts):
+        raise UserError(f"--input-shape {text}: expected sizes such as batch,1,8,8, or x=batch,1,8,8")
+    return name, tuple(int(part) if part.isdecimal() else None for part in parts)
 
 
 @app.command()

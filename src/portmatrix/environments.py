@@ -1,55 +1,75 @@
-"""Environments: one virtual environment for each set of pinned requirements and interpreter, shared by all who need it.
+"""Environments: one for each set of pinned requirements and interpreter or container image, shared by all who need it.
 
-Built beside its place under a lock, checked, and moved there in one step. Nothing is installed but here, and an
-environment holds no pip of its own: what runs in it later cannot install anything.
+A virtual environment is built beside its place under a lock, checked, and moved there in one step. Nothing is installed
+but here, and it holds no pip of its own: what runs in it later cannot install anything. What this machine has no
+interpreter for is built as a container image.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import findpython
-import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
+from portmatrix.commands import Patience, Stopped, never, output_of
+from portmatrix.containers import Image, build_image, has_image, image_for
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store, digest_of, write_whole
 
 #: Changes when the way of building changes, so that environments built the old way are not taken for the new.
 BUILDER = 1
-LOG_TAIL = 4000
 _DESCRIPTION = "environment.json"
+#: Where an environment has the system's libraries under the names that its packages look for.
+_LINKS = "linked"
+#: The first pip that tells what it would install (--dry-run --report).
+_FIRST_REPORTING_PIP = Version("22.2")
+
+#: A program that prints the versions of the distributions it is asked for. Interpreters before 3.8 have nothing in
+#: their standard library that tells them.
+_VERSIONS = """
+import glob, json, os, re, sys
+try:
+    from importlib.metadata import PackageNotFoundError, version
+except ImportError:
+    PackageNotFoundError = KeyError
+    def version(name):
+        return found[canonical(name)]
+def canonical(name):
+    return re.sub("[-_.]+", "-", name).lower()
+found = {}
+for place in sys.path:
+    for folder in glob.glob(os.path.join(place, "*.dist-info")):
+        name, number = os.path.basename(folder)[: -len(".dist-info")].split("-")[:2]
+        found[canonical(name)] = number
+versions = {}
+for name in json.loads(sys.argv[1]):
+    try:
+        versions[name] = version(name)
+    except PackageNotFoundError:
+        versions[name] = None
+print(json.dumps(versions))
+"""
 
 Announce = Callable[[str], None]
-Stopped = Callable[[], bool]
-_POLL_SECONDS = 0.5
-
-
-def _never() -> bool:
-    return False
-
-
-class Patience(NamedTuple):
-    """How long a command may take, in seconds, and what to ask whether to give up before."""
-
-    seconds: float
-    stopped: Stopped = _never
 
 
 class Interpreter(NamedTuple):
@@ -60,11 +80,20 @@ class Interpreter(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """A built environment: its key, the folder, and the interpreter inside it."""
+    """A built environment: its key, its interpreter, and the image that this is in (None: it is on this machine).
+
+    ``env`` are variables that what runs in it needs to find what was linked there.
+    """
 
     key: str
-    folder: Path
-    python: Path
+    python: str
+    env: Mapping[str, str]
+    image: Image | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The virtual environment's folder; of an image, a folder inside it."""
+        return Path(self.python).parent.parent
 
 
 class Download(NamedTuple):
@@ -116,10 +145,71 @@ def find_interpreter(required: str) -> Interpreter:
     )
 
 
-def environment_key(spec: EnvironmentSpec, interpreter: Interpreter) -> str:
-    """Return the name of the environment: what it is called in the store, equal for all that may share it."""
-    built_from = [BUILDER, sorted(spec.requirements), interpreter.version, sys.platform, platform.machine()]
-    return f"py{'.'.join(interpreter.version.split('.')[:2])}-{digest_of(built_from)[:16]}"
+def find_libraries(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{name to link: path}`` of the system's shared libraries that an environment asks for.
+
+    Raises ``EnvironmentFailure`` (unavailable) naming what is not here.
+    """
+    here = _system_libraries() if wanted else {}
+    missing = sorted(set(wanted.values()) - here.keys())
+    if missing:
+        raise EnvironmentFailure(f"needs {', '.join(missing)} on this machine", unavailable=True)
+    return {name: here[system] for name, system in wanted.items()}
+
+
+@functools.cache
+def _system_libraries() -> dict[str, str]:
+    """Return the shared libraries that this machine's loader knows, ``{name: path}``, of the engine's own word size."""
+    loader = shutil.which("ldconfig", path=os.pathsep.join([os.environ.get("PATH", ""), "/sbin", "/usr/sbin"]))
+    if loader is None:
+        return {}
+    listed = subprocess.run([loader, "-p"], capture_output=True, text=True, check=False).stdout
+    own = "x86-64" if platform.machine() == "x86_64" else ""
+    # libmpi.so.40 (libc6,x86-64) => /lib/x86_64-linux-gnu/libmpi.so.40
+    found = re.findall(r"^\s*(\S+) \(([^)]*)\) => (\S+)$", listed, re.MULTILINE)
+    return {name: path for name, kind, path in found if own in kind}
+
+
+def source_of(spec: EnvironmentSpec) -> Interpreter | Image:
+    """Return what an environment is made from on this machine: an interpreter if one is here, else a container image.
+
+    Raises ``EnvironmentFailure`` (unavailable) with what is missing for either.
+    """
+    reasons: list[str] = []
+    if spec.interpreter:
+        try:
+            find_libraries(spec.libraries)
+            return find_interpreter(spec.python)
+        except EnvironmentFailure as failure:
+            reasons.append(f"{failure} ({spec.install})" if spec.install and spec.libraries else str(failure))
+    if spec.dockerfile is not None:
+        try:
+            return image_for(spec.container, spec.dockerfile, spec.requirements)
+        except EnvironmentFailure as failure:
+            reasons.append(str(failure))
+    raise EnvironmentFailure("; ".join(reasons), unavailable=True)
+
+
+def environment_key(spec: EnvironmentSpec, source: Interpreter | Image | None) -> str:
+    """Return the name of the environment: what it is called in the store, equal for all that may share it.
+
+    Without a ``source`` it names one that this machine cannot have.
+    """
+    if isinstance(source, Image):
+        return f"{source.container}-{source.digest[:16]}"
+    version = source.version if source is not None else "none"
+    built_from = [BUILDER, sorted(spec.requirements), version, sys.platform, platform.machine()]
+    if spec.libraries:
+        built_from.append(sorted(spec.libraries.items()))
+    return f"py{'.'.join(version.split('.')[:2])}-{digest_of(built_from)[:16]}"
+
+
+def key_here(spec: EnvironmentSpec) -> str | None:
+    """Return the key of the environment on this machine, or None where it cannot be had."""
+    try:
+        return environment_key(spec, source_of(spec))
+    except EnvironmentFailure:
+        return None
 
 
 def python_in(folder: Path) -> Path:
@@ -129,14 +219,25 @@ def python_in(folder: Path) -> Path:
 
 def existing(store: Store, spec: EnvironmentSpec) -> Environment | None:
     """Return the environment if it is built and whole, else None; raises ``EnvironmentFailure`` (unavailable)."""
-    key = environment_key(spec, find_interpreter(spec.python))
+    source = source_of(spec)
+    key = environment_key(spec, source)
+    if isinstance(source, Image):
+        return Environment(key, source.python, {}, source) if has_image(source) else None
     folder = store.root / "envs" / key
-    python = python_in(folder)
-    return Environment(key, folder, python) if (folder / _DESCRIPTION).is_file() and python.exists() else None
+    if not (folder / _DESCRIPTION).is_file() or not python_in(folder).exists():
+        return None
+    return Environment(key, str(python_in(folder)), _links(folder, spec))
+
+
+def _links(folder: Path, spec: EnvironmentSpec) -> dict[str, str]:
+    if not spec.libraries:
+        return {}
+    before = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": os.pathsep.join([str(folder / _LINKS), *([before] if before else [])])}
 
 
 def ensure(
-    store: Store, spec: EnvironmentSpec, announce: Announce, seconds: float, stopped: Stopped = _never
+    store: Store, spec: EnvironmentSpec, announce: Announce, seconds: float, stopped: Stopped = never
 ) -> Environment:
     """Return the environment for ``spec``, building it first if it is not there.
 
@@ -145,54 +246,101 @@ def ensure(
     ``announce`` gets the lines that say what is about to be downloaded. Raises ``EnvironmentFailure`` with the end of
     the installer's output; nothing half-built is left behind.
     """
-    interpreter = find_interpreter(spec.python)
-    key = environment_key(spec, interpreter)
+    source = source_of(spec)
+    key = environment_key(spec, source)
+    patience = Patience(seconds, stopped)
     with store.lock(f"env-{key}"):
         ready = existing(store, spec)
         if ready is not None:
             return ready
+        if isinstance(source, Image):
+            build_image(source, announce, patience)
+            return Environment(key, source.python, {}, source)
         folder = store.root / "envs" / key
         shutil.rmtree(folder, ignore_errors=True)
         with store.scratch("env") as scratch:
             building = scratch / key
-            _build(building, spec, interpreter, announce, Patience(seconds, stopped))
+            _build(building, spec, source, announce, patience)
             building.rename(folder)
-    return Environment(key, folder, python_in(folder))
+    return Environment(key, str(python_in(folder)), _links(folder, spec))
 
 
 def _build(
     folder: Path, spec: EnvironmentSpec, interpreter: Interpreter, announce: Announce, patience: Patience
 ) -> None:
-    _command(
+    output_of(
         [interpreter.executable, "-I", "-m", "venv", "--without-pip", str(folder)], patience, "create the environment"
     )
-    python = python_in(folder)
-    downloads = resolve(python, spec.requirements, folder.parent, patience)
+    pip = pip_for(python_in(folder), interpreter, folder.parent, patience)
+    downloads = resolve(pip, spec.requirements, folder.parent, patience)
     if downloads:
         announce(describe_downloads(spec, interpreter, downloads))
         exact = [f"{item.name}=={item.version}" for item in downloads]
         # Names are resolved already: nothing but this list can be installed, whatever the index says meanwhile.
-        _pip(python, ["install", "--no-deps", "--no-compile", "--quiet", *exact], patience, "install")
-    _health(python, spec, patience)
+        _run_pip(pip, ["install", "--no-deps", "--no-compile", "--quiet", *exact], patience, "install")
+    for name, path in find_libraries(spec.libraries).items():
+        (folder / _LINKS).mkdir(exist_ok=True)
+        (folder / _LINKS / name).symlink_to(path)
+    _health(python_in(folder), spec, patience)
     description = {"requirements": list(spec.requirements), "interpreter": interpreter._asdict()}
     description["installed"] = [f"{item.name}=={item.version}" for item in downloads]
     write_whole(folder / _DESCRIPTION, json.dumps(description, indent=1))
 
 
-def resolve(python: Path, requirements: Sequence[str], folder: Path, patience: Patience) -> list[Download]:
-    """Return everything that pip would install into the environment of ``python`` to satisfy ``requirements``.
+class Pip(NamedTuple):
+    """A command that installs into one environment, and whether it can tell beforehand what it would install."""
+
+    command: tuple[str, ...]
+    reports: bool
+
+
+def pip_for(python: Path, interpreter: Interpreter, folder: Path, patience: Patience) -> Pip:
+    """Return the pip for the environment of ``python``: the engine's own, or the last one that its version can run.
+
+    pip works inside the interpreter that it installs for, and drops the old ones. Of a wheel it runs without being
+    installed; ``folder`` gets that wheel. Raises ``EnvironmentFailure``.
+    """
+    own = (sys.executable, "-m", "pip")
+    if SpecifierSet(str(metadata.metadata("pip")["Requires-Python"] or "")).contains(interpreter.version):
+        return Pip((*own, "--python", str(python)), reports=True)
+    place = folder / "pip"
+    fetch = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(place)]
+    version = ".".join(interpreter.version.split(".")[:2])
+    _run_pip(Pip(own, reports=True), [*fetch, "--python-version", version, "pip"], patience, "fetch an old pip")
+    (wheel,) = place.glob("pip-*.whl")
+    reports = Version(wheel.name.split("-")[1]) >= _FIRST_REPORTING_PIP
+    return Pip((str(python), str(wheel / "pip")), reports)
+
+
+def resolve(pip: Pip, requirements: Sequence[str], folder: Path, patience: Patience) -> list[Download]:
+    """Return everything that pip would install into its environment to satisfy ``requirements``.
 
     Sizes come from the files' own headers where the index serves them. Raises ``EnvironmentFailure``.
     """
     if not requirements:
         return []
+    if not pip.reports:
+        return _resolve_by_download(pip, requirements, folder, patience)
     report = folder / "resolved.json"
     arguments = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *requirements]
-    _pip(python, arguments, patience, "resolve")
+    _run_pip(pip, arguments, patience, "resolve")
     items = json.loads(report.read_text(encoding="utf-8"))["install"]
     with ThreadPoolExecutor(16) as pool:
         sizes = list(pool.map(_size, [item["download_info"]["url"] for item in items]))
     return [_download(item, size) for item, size in zip(items, sizes, strict=True)]
+
+
+def _resolve_by_download(pip: Pip, requirements: Sequence[str], folder: Path, patience: Patience) -> list[Download]:
+    """Return what a pip too old to report would install, by what it downloads; it keeps that for the installation."""
+    place = folder / "wheels"
+    _run_pip(
+        pip, ["download", "--quiet", "--only-binary=:all:", "--dest", str(place), *requirements], patience, "resolve"
+    )
+    found = []
+    for wheel in sorted(place.glob("*.whl")):
+        name, version, _, _ = parse_wheel_filename(wheel.name)
+        found.append(Download(name, str(version), wheel.as_uri(), wheel.stat().st_size))
+    return found
 
 
 def _download(item: dict[str, Any], size: int | None) -> Download:
@@ -238,65 +386,15 @@ def _megabytes(size: int | None) -> str:
 
 def _health(python: Path, spec: EnvironmentSpec, patience: Patience) -> None:
     """Check that the environment starts and holds exactly what was required of it."""
-    names = json.dumps(list(spec.packages))
-    program = (
-        "import json, sys\nfrom importlib import metadata\nnames = json.loads(sys.argv[1])\n"
-        "print(json.dumps({name: metadata.version(name) for name in names}))"
-    )
-    found = json.loads(_command([str(python), "-I", "-c", program, names], patience, "start the environment"))
+    command = [str(python), "-I", "-c", _VERSIONS, json.dumps(list(spec.packages))]
+    found = json.loads(output_of(command, patience, "start the environment"))
     for item in spec.requirements:
         requirement = Requirement(item)
-        if not requirement.specifier.contains(found[requirement.name], prereleases=True):
-            raise EnvironmentFailure(
-                f"asked for {item}, but {requirement.name} {found[requirement.name]} was installed"
-            )
+        version = found[requirement.name]
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            raise EnvironmentFailure(f"asked for {item}, but {requirement.name} {version} was installed")
 
 
-def _pip(python: Path, arguments: Sequence[str], patience: Patience, doing: str) -> str:
-    command = [sys.executable, "-m", "pip", "--python", str(python), "--no-input", "--disable-pip-version-check"]
-    return _command([*command, *arguments], patience, doing)
-
-
-def _command(command: Sequence[str], patience: Patience, doing: str) -> str:
-    pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
-        )
-    except OSError as error:
-        raise EnvironmentFailure(f"could not {doing}: {error}") from error
-    with process:
-        stdout, stderr = _wait(process, patience, doing)
-    if process.returncode:
-        output = (stdout + stderr).strip()
-        errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.splitlines()[-1:]
-        reason = errors[0] if errors else f"exit status {process.returncode}"
-        raise EnvironmentFailure(f"could not {doing}: {reason}", output[-LOG_TAIL:])
-    return stdout
-
-
-def _wait(process: subprocess.Popen[str], patience: Patience, doing: str) -> tuple[str, str]:
-    """Return what the process wrote until it ended; ends it, and raises ``EnvironmentFailure``, if patience does."""
-    deadline = time.monotonic() + patience.seconds
-    while True:
-        try:
-            return process.communicate(timeout=min(_POLL_SECONDS, patience.seconds))
-        except subprocess.TimeoutExpired as error:
-            late = time.monotonic() >= deadline
-            if late or patience.stopped():
-                _kill_tree(process.pid)
-                why = (
-                    f"within {patience.seconds:.0f} s (limits.prepare_seconds)"
-                    if late
-                    else "before the run was stopped"
-                )
-                raise EnvironmentFailure(f"could not {doing} {why}") from error
-
-
-def _kill_tree(pid: int) -> None:
-    """End a process and all that it started: pip works in a second process, and its builds in a third."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        first = psutil.Process(pid)
-        for process in (first, *first.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+def _run_pip(pip: Pip, arguments: Sequence[str], patience: Patience, doing: str) -> str:
+    command = [*pip.command, "--no-input", "--disable-pip-version-check", *arguments]
+    return output_of(command, patience, doing)

@@ -17,7 +17,7 @@ from portmatrix.types import Batch, Stage
 from portmatrix.workers import Failure, Lease, Limits
 
 #: Changes when the worker makes bundles differently, so that they are made again.
-BUNDLE_FORMAT = 1
+BUNDLE_FORMAT = 2
 
 
 class Recipe(NamedTuple):
@@ -37,15 +37,33 @@ class Recipe(NamedTuple):
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """The batch sizes at which the artifact is run; the first one is also the one it is exported at."""
-        if self.way.batch is Batch.STATIC:
-            return (self.bundle.static_batch,)
-        return tuple(self.bundle.dynamic_batches)
+        """The batch sizes of the samples; the artifact is exported at the first one, and of fixed batch run at that."""
+        own = self._batches_of(self.way)
+        more = [size for derived in self._derived for size in self._batches_of(derived)]
+        return tuple(dict.fromkeys((*own, *more)))
+
+    def _batches_of(self, way: PathSpec) -> tuple[int, ...]:
+        return (self.bundle.static_batch,) if way.batch is Batch.STATIC else tuple(self.bundle.dynamic_batches)
+
+    @property
+    def _derived(self) -> list[PathSpec]:
+        """The paths that are converted from this one's artifact, for which its bundle keeps samples, too."""
+        return [way for way in self.exporter.paths.values() if way.source == self.path]
+
+    @property
+    def source(self) -> Recipe | None:
+        """The recipe whose artifact is converted into this one's, or None if this one is exported."""
+        return self._replace(path=self.way.source) if self.way.converter else None
+
+    @property
+    def which(self) -> tuple[str, str, str]:
+        """Framework, model and path."""
+        return self.exporter.name, self.model, self.path
 
     def digest(self, environment: str) -> str:
         """Return the recipe digest: equal as long as nothing that the bundle is made from has changed.
 
-        ``environment`` is the key of the environment that it is made in.
+        ``environment`` is the key of the environment that it is made in; empty for what any would share.
         """
         made_from = {
             "format": BUNDLE_FORMAT,
@@ -57,6 +75,7 @@ class Recipe(NamedTuple):
             "path": self.path,
             "data": self.data.digest if self.data else None,
             "bundle": self.bundle.model_dump(mode="json"),
+            "batches": self.batches,
         }
         return digest_of(made_from)
 

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from filelock import Timeout
 
-from portmatrix import __version__, environments, export, reuse, run
+from portmatrix import __version__, archive, conversion, environments, export, reuse, run
 from portmatrix.bundle import Manifest
 from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
@@ -47,22 +48,32 @@ class Listener(Protocol):
 class Options(NamedTuple):
     """How to run: the run's name, how many slots, and threads of a runtime.
 
-    ``fresh`` makes and runs everything again, ``rerun`` runs again what is made; ``keep`` is a folder in which the
-    workers' own folders are left.
+    ``fresh`` makes and runs everything again, ``rerun`` runs again what is made; ``archived`` takes from the archive
+    what is there and trains the rest; ``keep`` is a folder in which the workers' own folders are left.
     """
 
     run: str
     jobs: int = 1
     fresh: bool = False
     rerun: bool = False
+    archived: bool = False
     threads: int = 1
     keep: Path | None = None
 
 
-class _Place(NamedTuple):
-    """The key of the pool: whose worker it is, and what for."""
+class _Step(IntEnum):
+    """What a worker is for; what has a smaller number is done first."""
 
-    order: int
+    EXPORT = 0
+    CONVERT = 1
+    RUN = 2
+    JUDGE = 3
+
+
+class _Place(NamedTuple):
+    """The key of the pool: what for, and whose worker it is."""
+
+    step: _Step
     plugin: str
     target: str
 
@@ -73,6 +84,14 @@ class _Export(NamedTuple):
     recipes: tuple[Recipe, ...]
 
 
+class _Convert(NamedTuple):
+    """Make a bundle of another one's artifact."""
+
+    recipe: Recipe
+    source: Bundle
+    key: str
+
+
 class _Run(NamedTuple):
     """Run one cell."""
 
@@ -81,7 +100,7 @@ class _Run(NamedTuple):
     key: str
 
 
-class _Worker(NamedTuple):
+class _Ran(NamedTuple):
     """What a record says of the worker: what ran in it, and how its network was closed."""
 
     environment: dict[str, str]
@@ -98,7 +117,7 @@ class _Judge(NamedTuple):
     outputs: tuple[Arrays, ...]
 
 
-_Job = _Export | _Run | _Judge
+_Job = _Export | _Convert | _Run | _Judge
 
 
 class MatrixRun:
@@ -119,7 +138,8 @@ class MatrixRun:
         self._cancelled = False
         self._waiting: dict[Made, list[CellId]] = {}
         self._digests: dict[Made, str | None] = {}
-        self._pool: Pool[_Place, _Job] = Pool(options.jobs, self._serve, lambda place: place.order)
+        self._derived: dict[Made, list[Recipe]] = {}
+        self._pool: Pool[_Place, _Job] = Pool(options.jobs, self._serve, lambda place: place.step)
         spec = suite.spec.limits
         self._cell_limits = Limits(spec.cell_seconds, spec.memory_mb)
         self._export_limits = Limits(spec.export_seconds, spec.memory_mb)
@@ -176,36 +196,51 @@ class MatrixRun:
         """Send off what must be made, then, while that is under way, what is there: verifying it takes a moment."""
         unknown: list[Recipe] = []
         known: list[Recipe] = []
-        for framework, model, path in list(self._waiting):
-            exporter = self._suite.plugins.exporters[framework]
+        for recipe in self._sources():
             if self._given is not None:
-                self._take_given((framework, model, path), self._given)
-                continue
-            recipe = self._recipe(exporter, model, path)
+                self._take_given(recipe, self._given)
+            elif self._options.archived and (kept := self._archived(recipe)) is not None:
+                self._exported(recipe, kept, archived=True)
+            else:
+                (unknown if self._options.fresh or not self._is_known(recipe) else known).append(recipe)
+        self._add_exports(unknown)
+        self._add_exports(self._not_stored(known))
+
+    def _sources(self) -> list[Recipe]:
+        """Return the recipes of everything that is exported, noting which are to be converted from what."""
+        found: dict[Made, Recipe] = {}
+        for framework, model, path in list(self._waiting):
+            recipe = self.recipe(framework, model, path)
             if isinstance(recipe, str):
                 self._fail((framework, model, path), Failure(Stage.PLAN, recipe, "harness"))
                 continue
-            (unknown if self._options.fresh or not self._is_known(recipe) else known).append(recipe)
-        self._add_exports(unknown)
-        self._add_exports(self._not_stored(known))
+            given = self._given is not None and recipe.which in self._given
+            source = None if given else recipe.source
+            if source is not None:
+                self._derived.setdefault(source.which, []).append(recipe)
+            start = source or recipe
+            found[start.which] = start
+        return list(found.values())
 
     def _add_exports(self, recipes: Iterable[Recipe]) -> None:
         by_model: dict[tuple[str, str], list[Recipe]] = {}
         for recipe in recipes:
             by_model.setdefault((recipe.exporter.name, recipe.model), []).append(recipe)
         for (framework, _model), together in by_model.items():
-            self._pool.add(_Place(0, framework, self._here), _Export(tuple(together)))
+            self._pool.add(_Place(_Step.EXPORT, framework, self._here), _Export(tuple(together)))
 
-    def _take_given(self, which: Made, given: Mapping[Made, Bundle]) -> None:
-        bundle = given.get(which)
+    def _take_given(self, recipe: Recipe, given: Mapping[Made, Bundle]) -> None:
+        bundle = given.get(recipe.which)
         if bundle is not None:
-            self._run_cells(which, bundle)
+            self._exported(recipe, bundle)
             return
-        for cell in self._waiting.pop(which, []):
-            self._emit(self._recorder.record(cell, Outcome.NOT_RUN, Stage.EXPORT, "no bundle of it was given"))
+        for which in (recipe.which, *(item.which for item in self._derived.pop(recipe.which, []))):
+            for cell in self._waiting.pop(which, []):
+                self._emit(self._recorder.record(cell, Outcome.NOT_RUN, Stage.EXPORT, "no bundle of it was given"))
 
-    def _recipe(self, exporter: Exporter, model: str, path: str) -> Recipe | str:
-        """Return the recipe, or what keeps it from being one."""
+    def recipe(self, framework: str, model: str, path: str) -> Recipe | str:
+        """Return the recipe of a bundle, or what keeps it from being one."""
+        exporter = self._suite.plugins.exporters[framework]
         reads = self._suite.spec.models[model]
         data = self._suite.plugins.data.get(reads.data) if reads.data else None
         if reads.data and data is None:
@@ -214,16 +249,11 @@ class MatrixRun:
         return Recipe(exporter, model, path, reads, data, self._suite.spec.bundle)
 
     def _digest(self, recipe: Recipe) -> str | None:
-        """Return the recipe digest, or None where this machine has no interpreter for it."""
-        which = (recipe.exporter.name, recipe.model, recipe.path)
-        if which not in self._digests:
-            spec = recipe.exporter.environment
-            try:
-                interpreter = environments.find_interpreter(spec.python)
-                self._digests[which] = recipe.digest(environments.environment_key(spec, interpreter))
-            except EnvironmentFailure:
-                self._digests[which] = None
-        return self._digests[which]
+        """Return the recipe digest, or None where this machine has no environment for it."""
+        if recipe.which not in self._digests:
+            key = environments.key_here(recipe.exporter.environment)
+            self._digests[recipe.which] = recipe.digest(key) if key is not None else None
+        return self._digests[recipe.which]
 
     def _is_known(self, recipe: Recipe) -> bool:
         digest = self._digest(recipe)
@@ -231,7 +261,9 @@ class MatrixRun:
 
     def _stored(self, recipe: Recipe) -> Bundle | Failure | None:
         """Return what the store knows of the recipe: its bundle, its failure, or nothing (that can be used)."""
-        digest = self._digest(recipe)
+        return self._known(self._digest(recipe) or "")
+
+    def _known(self, digest: str) -> Bundle | Failure | None:
         entry = self._store.get("recipes", digest) if digest else None
         if entry is None:
             return None
@@ -243,15 +275,35 @@ class MatrixRun:
                 return None
         return Failure(Stage(entry["stage"]), entry["reason"], "model", entry["log_tail"])
 
-    def _exported(self, recipe: Recipe, made: Bundle | Failure) -> None:
-        """Send the cells of a recipe on their way: to be run, or to be recorded as the recipe's failure."""
-        which = (recipe.exporter.name, recipe.model, recipe.path)
+    def _exported(self, recipe: Recipe, made: Bundle | Failure, *, archived: bool = False) -> None:
+        """Send the cells of a recipe on their way, and what is converted from it: to be run, or recorded as failed."""
         if self._made is not None:
-            self._made[which] = made
+            self._made[recipe.which] = made
         elif isinstance(made, Failure):
-            self._fail(which, made, self._digest(recipe))
+            self._fail(recipe.which, made, self._digest(recipe), archived=archived)
         else:
-            self._run_cells(which, made)
+            self._run_cells(recipe.which, made)
+        for derived in self._derived.pop(recipe.which, []):
+            if isinstance(made, Failure):
+                self._fail(derived.which, made, self._digest(recipe), archived=archived)
+            else:
+                self._convert_later(derived, made)
+
+    def _convert_later(self, recipe: Recipe, source: Bundle) -> None:
+        key = conversion.key_of(recipe, source)
+        known = None if self._options.fresh else self._known(key)
+        if known is None:
+            self._pool.add(_Place(_Step.CONVERT, recipe.way.converter, self._here), _Convert(recipe, source, key))
+        else:
+            self._exported(recipe, known)
+
+    def _archived(self, recipe: Recipe) -> Bundle | Failure | None:
+        """Return what the archive has of a recipe: its bundle, why there is none, or nothing (that can be used)."""
+        try:
+            return archive.find(self._suite.root, recipe, self._store)
+        except (StoreError, DiskFull) as error:
+            self._listener.says(str(error))
+            return None
 
     def _run_cells(self, which: Made, bundle: Bundle) -> None:
         for cell in self._waiting.pop(which, []):
@@ -262,52 +314,86 @@ class MatrixRun:
             if known is not None:
                 self._emit(known)
             else:
-                self._pool.add(_Place(1, cell.runtime, cell.target), _Run(cell, bundle, key))
+                self._pool.add(_Place(_Step.RUN, cell.runtime, cell.target), _Run(cell, bundle, key))
 
-    def _fail(self, which: Made, failure: Failure, recipe: str | None = None) -> None:
+    def _fail(self, which: Made, failure: Failure, recipe: str | None = None, *, archived: bool = False) -> None:
         if self._made is not None:
             self._made[which] = failure
         for cell in self._waiting.pop(which, []):
-            self._emit(self._recorder.failed(cell, failure).model_copy(update={"recipe": recipe}))
+            failed = self._recorder.failed(cell, failure)
+            update: dict[str, Any] = {"recipe": recipe, "archived": archived, **({"facts": {}} if archived else {})}
+            self._emit(failed.model_copy(update=update))
 
     # Work in the slots
 
     def _serve(self, place: _Place, take: Take[_Job]) -> None:
         """Open the environment of ``place`` and do its jobs until none is left."""
+        if place.step is _Step.CONVERT:
+            self._serve_conversions(place, take)
+            return
         plugin: Exporter | Runtime
-        plugin = self._suite.plugins.exporters[place.plugin] if place.order == 0 else self._runtime(place.plugin)
-        target = self._suite.plugins.targets.get(place.target)
+        plugins = self._suite.plugins
+        plugin = plugins.exporters[place.plugin] if place.step is _Step.EXPORT else self._runtime(place.plugin)
+        target = plugins.targets.get(place.target)
         try:
-            with self._lease(plugin.environment, plugin.name, target) as lease, Behind() as behind:
+            with self._lease(plugin, target) as lease, Behind() as behind:
                 while (job := take()) is not None:
                     self._do(lease, behind, job, plugin)
         except EnvironmentFailure as failure:
+            if place.step is _Step.EXPORT and not failure.unavailable:
+                self._listener.says(f"environment of {plugin.name}: {failure}; what is archived is taken instead")
             outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
             reason = f"environment of {plugin.name}: {failure}"
             while (job := take()) is not None:
                 self._cannot(job, outcome, reason, failure.log_tail)
 
+    def _serve_conversions(self, place: _Place, take: Take[_Job]) -> None:
+        """Convert in the engine's own interpreter, in a process behind the same closed doors as all others."""
+        try:
+            with self._worker(
+                conversion.launch()._replace(name=f"{place.plugin}-converter"), self._export_limits
+            ) as lease:
+                while (job := take()) is not None:
+                    if isinstance(job, _Convert):
+                        self._convert(lease, job)
+        except EnvironmentFailure as failure:
+            while (job := take()) is not None:
+                self._cannot(job, Outcome.ERROR, str(failure), failure.log_tail)
+
+    def _convert(self, lease: Lease, job: _Convert) -> None:
+        self._listener.begins(f"{'/'.join(job.recipe.which)} (conversion)")
+        made = conversion.convert(lease, job.recipe, job.source, self._store, self._export_limits)
+        self._remember(job.key, made)
+        self._exported(job.recipe, made)
+
     def _runtime(self, name: str) -> Runtime:
         return self._suite.plugins.runtimes[name]
 
     @contextmanager
-    def _lease(self, spec: EnvironmentSpec, name: str, target: Target | None) -> Iterator[Lease]:
-        """Yield a lease on a worker in the environment ``spec``, building that first; raises ``EnvironmentFailure``."""
-        seconds = self._suite.spec.limits.prepare_seconds
+    def _lease(self, plugin: Exporter | Runtime, target: Target | None) -> Iterator[Lease]:
+        """Yield a lease on a worker in the plug-in's environment, built if need be; raises ``EnvironmentFailure``."""
+        spec, name = plugin.environment, plugin.name
         try:
             built = environments.ensure(
                 self._store,
                 spec,
                 lambda text: self._listener.says(f"{name}: {text}"),
-                seconds,
+                self._suite.spec.limits.prepare_seconds,
                 stopped=lambda: self._cancelled,
             )
         except DiskFull as error:
             raise EnvironmentFailure(str(error)) from error
         prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
-        launch = Launch(name, prefix, str(built.python), spec.env, spec.network, spec.packages)
-        with self._worker_folder(name) as folder:
-            lease = Lease(launch, folder, self._limits(self._cell_limits, spec), self._options.threads)
+        shared = {self._store.root: True, self._suite.root: False, plugin.file.parent.parent: False}
+        env = {**built.env, **spec.env}
+        launch = Launch(name, prefix, built.python, env, spec.network, spec.packages, built.image, shared)
+        with self._worker(launch, self._limits(self._cell_limits, spec)) as lease:
+            yield lease
+
+    @contextmanager
+    def _worker(self, launch: Launch, limits: Limits) -> Iterator[Lease]:
+        with self._worker_folder(launch.name) as folder:
+            lease = Lease(launch, folder, limits, self._options.threads)
             self._leases.add(lease)
             try:
                 yield lease
@@ -331,6 +417,8 @@ class MatrixRun:
         match job:
             case _Export():
                 self._export(lease, job)
+            case _Convert():
+                self._convert(lease, job)
             case _Run():
                 self._listener.begins(str(job.cell))
                 self._run(lease, behind, job, self._runtime(plugin.name))
@@ -342,16 +430,25 @@ class MatrixRun:
         match job:
             case _Export(recipes):
                 for recipe in recipes:
-                    which = (recipe.exporter.name, recipe.model, recipe.path)
-                    if self._made is not None:
-                        self._made[which] = Failure(Stage.PREPARE, reason, "harness", log_tail)
-                    for cell in self._waiting.pop(which, []):
-                        self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail))
+                    kept = self._archived(recipe)
+                    if kept is not None:
+                        self._exported(recipe, kept, archived=True)
+                        continue
+                    for item in (recipe, *self._derived.pop(recipe.which, [])):
+                        self._not_made(item, outcome, reason, log_tail)
+            case _Convert(recipe):
+                self._not_made(recipe, outcome, reason, log_tail)
             case _Run(cell, bundle):
                 self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail, bundle))
             case _Judge(_, _, key, record):
                 self._keep(key, record)
                 self._emit(record)
+
+    def _not_made(self, recipe: Recipe, outcome: Outcome, reason: str, log_tail: str) -> None:
+        if self._made is not None:
+            self._made[recipe.which] = Failure(Stage.PREPARE, reason, "harness", log_tail)
+        for cell in self._waiting.pop(recipe.which, []):
+            self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail))
 
     def _limits(self, usual: Limits, spec: EnvironmentSpec) -> Limits:
         return usual._replace(memory_mb=spec.memory_mb or usual.memory_mb)
@@ -422,10 +519,10 @@ class MatrixRun:
         folder = self._store.bundle_folder(bundle.digest)
         threads = self._options.threads
         answer = run.ask(lease, runtime, folder, bundle.manifest, limits, threads, sent=behind.go)
-        worker = _Worker(lease.environment, lease.network)
+        worker = _Ran(lease.environment, lease.network)
         behind.later(lambda: self._finish(job, answer, worker))
 
-    def _finish(self, job: _Run, answer: run.Answer | Failure, worker: _Worker) -> None:
+    def _finish(self, job: _Run, answer: run.Answer | Failure, worker: _Ran) -> None:
         cell, bundle = job.cell, job.bundle
         made = run.read(answer)
         if isinstance(made, Failure):
@@ -439,7 +536,7 @@ class MatrixRun:
             referee = self._referee(cell, bundle.manifest)
             if record.outcome is Outcome.FAIL and referee is not None:
                 judge = _Judge(cell, bundle, job.key, record, made.outputs)
-                self._pool.add(_Place(2, referee.name, cell.target), judge)
+                self._pool.add(_Place(_Step.JUDGE, referee.name, cell.target), judge)
                 return
         self._keep(job.key, record)
         self._emit(record)

@@ -25,6 +25,9 @@ from pydantic import Field, ValidationError, field_validator
 from portmatrix.errors import PluginError
 from portmatrix.types import Batch, Frozen, PathKind, Reach
 
+#: The names of our own converters: packages beside the engine's modules, which import them in a process of their own.
+CONVERTERS = tuple(sorted(item.parent.name for item in Path(__file__).with_name("converters").glob("*/__init__.py")))
+
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
@@ -106,12 +109,20 @@ class TargetModule(Protocol):
 class EnvironmentSpec(Frozen):
     """What a plug-in needs to run: an interpreter, pinned requirements, environment variables, and its exceptions.
 
-    ``network`` and ``memory_mb`` are the two limits that a plug-in may lift for its own workers, and only by saying so.
+    ``libraries`` maps names under which a requirement looks for shared libraries of the system to the names that the
+    system has for them; ``install`` says how one gets what is missing. ``container`` names the Dockerfile that makes
+    the environment where this machine cannot, and always if ``interpreter`` is False. ``network`` and ``memory_mb`` are
+    the two limits that a plug-in may lift for its own workers, and only by saying so.
     """
 
     python: str = ">=3.10"
     requirements: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default_factory=dict)
+    install: str = ""
+    container: str = ""
+    interpreter: bool = True
+    dockerfile: Path | None = Field(default=None, exclude=True)
     network: bool = False
     memory_mb: int | None = Field(default=None, gt=0)
 
@@ -141,11 +152,16 @@ class EnvironmentSpec(Frozen):
 
 
 class PathSpec(Frozen):
-    """One way out of a framework: its kind, the format of the artifact, and whether the batch is symbolic."""
+    """One way out of a framework: its kind, the format of the artifact, and whether the batch is symbolic.
+
+    A path with a ``converter`` is not exported: the artifact of the path ``source`` is converted by that converter.
+    """
 
     kind: PathKind
     format: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     batch: Batch
+    converter: str = ""
+    source: str = ""
 
 
 class PlatformSpec(Frozen):
@@ -288,12 +304,43 @@ def _digest(*files: Path) -> str:
     return total.hexdigest()
 
 
+def _environment(declared: Mapping[str, Any], file: Path) -> EnvironmentSpec:
+    """Return the environment that a plug-in declares, with its Dockerfile in the suite's ``dockerfiles/``.
+
+    Raises ``PluginError`` if there is no such file, or no way at all to the environment.
+    """
+    spec = EnvironmentSpec.model_validate(declared)
+    if not spec.container:
+        if not spec.interpreter:
+            raise PluginError(f"{file.name}: ENVIRONMENT has neither an interpreter nor a container")
+        return spec
+    dockerfile = file.parent.parent / "dockerfiles" / f"{spec.container}.Dockerfile"
+    if not dockerfile.is_file():
+        raise PluginError(f"{file.name}: container {spec.container!r} has no dockerfiles/{dockerfile.name}")
+    return spec.model_copy(update={"dockerfile": dockerfile})
+
+
+def _sources_are_there(paths: Mapping[str, PathSpec]) -> None:
+    """Raise ``PluginError`` for a converted path without a converter of ours, or without a path that it starts from."""
+    for name, declared in paths.items():
+        if not declared.converter and not declared.source:
+            continue
+        source = paths.get(declared.source)
+        if declared.converter not in CONVERTERS:
+            known = ", ".join(CONVERTERS)
+            raise PluginError(f"path {name!r} names the converter {declared.converter!r}; there are {known}")
+        if source is None or source.converter:
+            exported = ", ".join(key for key, value in paths.items() if not value.converter)
+            raise PluginError(f"path {name!r} names the source {declared.source!r}; the paths exported are {exported}")
+
+
 def _exporters(file: Path) -> dict[str, Exporter]:
     module = load_file("exporter", file)
     paths = {name: PathSpec.model_validate(value) for name, value in module.PATHS.items()}
     layout = getattr(module, "LAYOUT", "channels-first")
-    environment = EnvironmentSpec.model_validate(module.ENVIRONMENT)
+    environment = _environment(module.ENVIRONMENT, file)
     _names_are_legal(paths)
+    _sources_are_there(paths)
     return {file.stem: Exporter(file.stem, file, _digest(file), environment, paths, layout)}
 
 
@@ -302,7 +349,7 @@ def _runtimes(file: Path) -> dict[str, Runtime]:
     found: dict[str, Runtime] = {}
     for suffix, value in module.ENVIRONMENTS.items():
         name = f"{file.stem}-{suffix}" if suffix else file.stem
-        environment = EnvironmentSpec.model_validate(value)
+        environment = _environment(value, file)
         found[name] = Runtime(name, file, _digest(file), environment, tuple(module.FORMATS))
     _names_are_legal(found)
     return found

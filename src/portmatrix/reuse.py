@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from portmatrix.environments import environment_key, find_interpreter, own_interpreter
-from portmatrix.errors import EnvironmentFailure
+from portmatrix.environments import environment_key, key_here
 from portmatrix.export import Bundle
 from portmatrix.plugins import Runtime
 from portmatrix.recording import now
@@ -52,10 +51,7 @@ def cell_key(
 
 
 def _environment(runtime: Runtime) -> str:
-    try:
-        return environment_key(runtime.environment, find_interpreter(runtime.environment.python))
-    except EnvironmentFailure:
-        return environment_key(runtime.environment, own_interpreter())
+    return key_here(runtime.environment) or environment_key(runtime.environment, None)
 
 
 def reused(store: Store, key: str, cell: CellId, run_name: str) -> Record | None:

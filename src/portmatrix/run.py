@@ -72,7 +72,7 @@ def ask(
         "entry": str(folder / "artifact" / manifest.entry),
         "format": manifest.format,
         "signature": manifest.signature.model_dump(mode="json"),
-        "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.sets],
+        "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.tried],
         "bundle": str(folder),
         "outputs": str(scratch),
         "threads": threads,
@@ -126,7 +126,7 @@ def _layout(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def references(store: Store, digest: str, manifest: Manifest) -> tuple[Arrays, ...]:
     """Return the framework's own outputs, for each sample set the stacked arrays by name."""
     folder = store.bundle_folder(digest)
-    return tuple(_load(folder, item.outputs) for item in manifest.sets)
+    return tuple(_load(folder, item.outputs) for item in manifest.tried)
 
 
 def compare_outputs(
@@ -134,7 +134,7 @@ def compare_outputs(
 ) -> tuple[Comparison, ...]:
     """Return one comparison for each output of each sample set, in order."""
     found: list[Comparison] = []
-    for samples, expected, made in zip(manifest.sets, reference, outputs, strict=True):
+    for samples, expected, made in zip(manifest.tried, reference, outputs, strict=True):
         for name, value in expected.items():
             strict, loose = spec.tolerance(manifest.kind, value.dtype.name, manifest.model)
             found.append(compare(name, samples.batch, value, made[name], strict, loose))

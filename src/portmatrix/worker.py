@@ -4,7 +4,7 @@ It is a single file that needs the standard library and numpy alone and runs on 
 requests as JSON lines, answers each with one JSON line, and exchanges tensors as .npy files. What plug-ins print goes
 to the log (stderr); the answers travel on a private copy of standard output that plug-ins cannot reach by printing.
 
-Requests carry ``op`` (``hello``, ``train``, ``export``, ``run``) and ``id``. While one is worked on, lines
+Requests carry ``op`` (``hello``, ``train``, ``export``, ``convert``, ``run``) and ``id``. While one is worked on, lines
 ``{"event": "stage", "stage": ...}`` say how far it has come, so that a death can be put down to its stage. An answer is
 ``{"id": ..., "ok": true, ...}`` or ``{"id": ..., "ok": false, "stage", "reason", "fault", "trace"}`` where fault is
 ``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the data set did).
@@ -13,6 +13,7 @@ Requests carry ``op`` (``hello``, ``train``, ``export``, ``run``) and ``id``. Wh
 import contextlib
 import errno
 import faulthandler
+import importlib
 import importlib.util
 import io
 import json
@@ -139,6 +140,8 @@ class Session:
             return self._train(request)
         if op == "export":
             return self._export(request)
+        if op == "convert":
+            return self._convert(request)
         if op == "run":
             return self._run(request)
         raise Failed("PREPARE", "unknown request %r" % (op,), "harness")
@@ -189,6 +192,14 @@ class Session:
         answer["seconds"].update(stages.seconds)
         answer.update({"entry": entry, "facts": facts, "sets": sets, "signature": signature})
         return answer
+
+    def _convert(self, request: Json) -> Json:
+        """Have a converter read an artifact; ``module`` is importable here: it is the engine's own interpreter."""
+        stages = Stages(self._send, os.path.dirname(request["output"]))
+        converters = stages.step("PREPARE", "harness", importlib.import_module, request["module"])
+        arguments = request["artifact"], request["output"], request["options"]
+        facts = stages.step("EXPORT", "model", converters.convert_artifact, request["converter"], *arguments)
+        return {"facts": stages.step("EXPORT", "model", plain, facts), "seconds": stages.seconds}
 
     def _run(self, request: Json) -> Json:
         stages = Stages(self._send, request["outputs"])
@@ -407,17 +418,42 @@ def describe(packages: List[str]) -> Json:
 
 def package_version(name: str) -> Optional[str]:
     """Return the installed version of a distribution, or None."""
-    try:
-        from importlib import metadata  # noqa: PLC0415 - Python 3.8 and later
-    except ImportError:
-        import pkg_resources  # noqa: PLC0415 - what Python 3.6 and 3.7 have instead
+    wanted = canonical(name)
+    for folder in sys.path:
+        for file in described_in(folder):
+            with contextlib.suppress(OSError), io.open(file, encoding="utf-8", errors="replace") as stream:
+                fields = dict(field_of(line) for line in stream if line.startswith(("Name:", "Version:")))
+                if canonical(fields.get("Name", "")) == wanted:
+                    return fields.get("Version")
+    return None
 
-        found = {item.project_name.lower(): item.version for item in pkg_resources.working_set}
-        return found.get(name.lower())
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+
+def described_in(folder: str) -> List[str]:
+    """Return the files in a folder of the import path that describe installed distributions.
+
+    Python 3.6 and 3.7 have no ``importlib.metadata``; this is what it reads.
+    """
+    if not os.path.isdir(folder):
+        return []
+    found = []
+    for entry in os.listdir(folder):
+        if entry.endswith(".dist-info"):
+            found.append(os.path.join(folder, entry, "METADATA"))
+        elif entry.endswith(".egg-info"):
+            place = os.path.join(folder, entry)
+            found.append(os.path.join(place, "PKG-INFO") if os.path.isdir(place) else place)
+    return found
+
+
+def field_of(line: str) -> Tuple[str, str]:
+    """Return name and value of one line of a distribution's description."""
+    name, _, value = line.partition(":")
+    return name, value.strip()
+
+
+def canonical(name: str) -> str:
+    """Return a distribution's name as indexes compare names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 #: The audit events with which Python's socket module reaches out.
@@ -434,7 +470,19 @@ def close_network() -> None:
         if event in _NETWORK_EVENTS:
             raise PermissionError("workers have no network; the plug-in's environment can declare network: true")
 
-    sys.addaudithook(refuse)
+    if hasattr(sys, "addaudithook"):
+        sys.addaudithook(refuse)
+        return
+    import socket  # noqa: PLC0415 - needed here alone
+
+    def refuse_call(*_arguments: Any, **_named: Any) -> None:
+        refuse("socket.connect", ())
+
+    # Python 3.6 and 3.7 have no audit hooks: what would raise the events is taken away instead.
+    for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+        setattr(socket.socket, name, refuse_call)
+    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo"):
+        setattr(socket, name, refuse_call)
 
 
 def die_with_parent() -> None:

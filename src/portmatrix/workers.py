@@ -14,12 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import psutil
 
+from portmatrix.containers import Image, Inside, command_inside, end
 from portmatrix.types import Stage
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -30,6 +32,7 @@ LOG_BYTES = 64 << 20
 _POLL_SECONDS = 0.05
 _CHILDREN_SECONDS = 0.5
 _START_SECONDS = 120
+_SIGNALLED = 128
 #: The only variables of the engine's own environment that a worker sees.
 _KEPT = (
     "LANG",
@@ -54,7 +57,8 @@ class Limits(NamedTuple):
 class Launch(NamedTuple):
     """How a worker is started: the command prefix that leads to its target, its interpreter, and its environment.
 
-    ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state.
+    ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state. ``image`` is
+    the container image that it runs in, if it does, and ``shared`` the folders that it sees there (True: to write).
     """
 
     name: str
@@ -63,6 +67,8 @@ class Launch(NamedTuple):
     env: Mapping[str, str]
     network: bool
     packages: tuple[str, ...]
+    image: Image | None = None
+    shared: Mapping[Path, bool] = {}
 
 
 class Failure(NamedTuple):
@@ -98,9 +104,11 @@ def network_closure() -> tuple[tuple[str, ...], str]:
 
 def worker_environment(launch: Launch, folder: Path, threads: int) -> dict[str, str]:
     """Return the whole environment of a worker: nothing of the engine's own but a short list, and no way to install."""
-    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    binaries = str(Path(launch.python).parent)
-    env["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
+    env = {}
+    if launch.image is None:
+        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        binaries = str(Path(launch.python).parent)
+        env["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
     env.setdefault("LANG", "C.UTF-8")
     for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"):
         env[name] = str(folder)
@@ -116,8 +124,11 @@ def worker_environment(launch: Launch, folder: Path, threads: int) -> dict[str, 
 class Worker:
     """A running worker process. Not for use by more than one thread at a time."""
 
-    def __init__(self, launch: Launch, folder: Path, threads: int = 1) -> None:
-        """Start it with ``folder`` as its home and log place; raises ``OSError`` if it cannot be started at all."""
+    def __init__(self, launch: Launch, folder: Path, threads: int = 1, memory_mb: int = 4096) -> None:
+        """Start it with ``folder`` as its home and log place; raises ``OSError`` if it cannot be started at all.
+
+        ``memory_mb`` is where a container's own limit is set.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.launch = launch
         self.folder = folder
@@ -126,8 +137,8 @@ class Worker:
         self._stage = Stage.PREPARE
         self._asked = 0
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        closure = () if launch.network else network_closure()[0]
-        command = [*launch.prefix, *closure, launch.python, "-I", str(WORKER)]
+        self._container = f"portmatrix-{uuid.uuid4().hex[:12]}"
+        command = self._command(threads, memory_mb)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -135,7 +146,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env=worker_environment(launch, folder, threads),
+                env=worker_environment(launch, folder, threads) if launch.image is None else None,
                 start_new_session=True,
             )
         self._watched = psutil.Process(self._process.pid)
@@ -143,6 +154,18 @@ class Worker:
         self._children_looked_for = 0.0
         self._reader = threading.Thread(target=self._read, name=f"reader of {launch.name}", daemon=True)
         self._reader.start()
+
+    def _command(self, threads: int, memory_mb: int) -> list[str]:
+        launch = self.launch
+        closure = () if launch.network else network_closure()[0]
+        own = [launch.python, "-I", str(WORKER)]
+        if launch.image is None:
+            return [*launch.prefix, *closure, *own]
+        env = worker_environment(launch, self.folder, threads)
+        shared = {**launch.shared, WORKER.parent: False, self.folder: True}
+        inside = Inside(self._container, self.folder, env, shared, memory_mb, launch.network)
+        command = command_inside(launch.image, inside, own)
+        return [*launch.prefix, *([] if launch.image.has_own_network else closure), *command]
 
     @property
     def alive(self) -> bool:
@@ -155,6 +178,8 @@ class Worker:
         if isinstance(answer, Failure):
             return answer._replace(stage=Stage.PREPARE, fault="harness")
         self.environment = dict(answer["environment"])
+        if self.launch.image is not None:
+            self.environment["image"] = self.launch.image.tag
         return None
 
     def ask(
@@ -233,6 +258,8 @@ class Worker:
             self._process.wait(timeout=10)
         self.kill()
         code = self._process.returncode
+        if self.launch.image is not None and code > _SIGNALLED:  # what a shell, and a container, make of a signal
+            code = _SIGNALLED - code
         reason = (
             f"the worker died of {signal_name(-code)}" if code < 0 else f"the worker ended itself with status {code}"
         )
@@ -274,6 +301,8 @@ class Worker:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
+        if self.launch.image is not None:
+            end(self.launch.image, self._container)
         self._close_pipes()
 
     def close(self) -> None:
@@ -308,7 +337,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def start(launch: Launch, folder: Path, threads: int, limits: Limits) -> Worker | Failure:
     """Return a worker that has said hello, or why there is none; ``folder`` becomes its home."""
     try:
-        worker = Worker(launch, folder, threads)
+        worker = Worker(launch, folder, threads, limits.memory_mb)
     except OSError as error:
         return Failure(Stage.PREPARE, f"could not start {launch.name}'s worker: {error}", "harness", transient=True)
     failure = worker.hello(Limits(max(limits.seconds, _START_SECONDS), limits.memory_mb))
@@ -343,7 +372,10 @@ class Lease:
     @property
     def network(self) -> str:
         """How this worker's network is closed, in the word that records use."""
-        return "open" if self._launch.network else network_closure()[1]
+        if self._launch.network:
+            return "open"
+        image = self._launch.image
+        return "namespace" if image is not None and image.has_own_network else network_closure()[1]
 
     def exchange(self) -> Path:
         """Return a folder through which the worker can hand over files, which lie there until the call after next.

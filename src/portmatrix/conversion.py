@@ -1,0 +1,123 @@
+"""From one bundle to another by one of our own converters, which work in a process of the engine's own interpreter."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from portmatrix.bundle import Manifest, Signature
+from portmatrix.errors import DiskFull
+from portmatrix.export import Bundle, Recipe
+from portmatrix.store import Store, digest_of
+from portmatrix.types import Batch, Stage, TensorSpec
+from portmatrix.workers import Failure, Launch, Lease, Limits
+
+_MODULE = "portmatrix.converters"
+_ENTRY = "model.onnx"
+_PACKAGES = ("onnx", "numpy", "protobuf")
+
+
+def launch() -> Launch:
+    """Return how a converter's worker is started."""
+    return Launch("converters", (), sys.executable, {}, network=False, packages=_PACKAGES)
+
+
+@functools.cache
+def converter_digest(name: str) -> str:
+    """Return what decides the work of the converter ``name``: its source, what all converters share, and onnx."""
+    folder = Path(__file__).with_name("converters")
+    sources = sorted([*folder.glob("*.py"), *(folder / name).rglob("*.py")])
+    content = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sources)
+    versions = [metadata.version(package) for package in _PACKAGES]
+    return digest_of([hashlib.sha256(content).hexdigest(), versions])
+
+
+def key_of(recipe: Recipe, source: Bundle) -> str:
+    """Return the recipe digest of a converted bundle: what it is made from, and what makes it."""
+    way = recipe.way
+    made_from = [source.digest, converter_digest(way.converter), way.model_dump(mode="json"), _batches(recipe)]
+    return digest_of(["conversion", recipe.path, *made_from])
+
+
+def convert(lease: Lease, recipe: Recipe, source: Bundle, store: Store, limits: Limits) -> Bundle | Failure:
+    """Convert the artifact of ``source`` as ``recipe`` says and put the bundle into the store.
+
+    Returns why it failed instead, if it did: what the converter cannot convert is the model's fault, at EXPORT.
+    """
+    try:
+        with store.scratch("convert") as scratch:
+            folder = scratch / "bundle"
+            (folder / "artifact").mkdir(parents=True)
+            answer = lease.ask(_request(recipe, source, store, folder), limits)
+            if isinstance(answer, Failure):
+                return answer
+            manifest = _manifest(recipe, source, answer, lease.environment)
+            _copy_samples(store.bundle_folder(source.digest), folder, manifest)
+            return Bundle(*store.put_bundle(folder, manifest))
+    except DiskFull as error:
+        return Failure(Stage.EXPORT, str(error), "harness")
+
+
+def _batches(recipe: Recipe) -> list[int]:
+    return list(recipe.batches)
+
+
+def _request(recipe: Recipe, source: Bundle, store: Store, folder: Path) -> dict[str, Any]:
+    static = recipe.way.batch is Batch.STATIC
+    return {
+        "op": "convert",
+        "module": _MODULE,
+        "converter": recipe.way.converter,
+        "artifact": str(store.bundle_folder(source.digest) / "artifact" / source.manifest.entry),
+        "output": str(folder / "artifact" / _ENTRY),
+        "options": {"batch": recipe.bundle.static_batch if static else None},
+    }
+
+
+def _manifest(recipe: Recipe, source: Bundle, answer: dict[str, Any], environment: dict[str, str]) -> Manifest:
+    given = source.manifest
+    converted = {f"{name} (conversion)": environment[name] for name in _PACKAGES if name in environment}
+    return given.model_copy(
+        update={
+            "path": recipe.path,
+            "kind": recipe.way.kind,
+            "format": recipe.way.format,
+            "batch": recipe.way.batch,
+            "entry": _ENTRY,
+            "signature": _signature(recipe, given),
+            "sets": tuple(item for item in given.sets if item.batch in recipe.batches),
+            "files": {},
+            "recipe": key_of(recipe, source),
+            "environment": {**given.environment, **converted},
+            "facts": {**given.facts, **answer["facts"]},
+            "seconds": {**given.seconds, **answer["seconds"]},
+        }
+    )
+
+
+def _signature(recipe: Recipe, given: Manifest) -> Signature:
+    """Return the signature with the batch as the recipe's path has it, where the source has its own."""
+    old = None if given.batch is Batch.DYNAMIC else given.sets[0].batch
+    new = None if recipe.way.batch is Batch.DYNAMIC else recipe.bundle.static_batch
+
+    def turned(tensor: TensorSpec) -> TensorSpec:
+        if not tensor.shape or tensor.shape[0] != old:
+            return tensor
+        return tensor.model_copy(update={"shape": (new, *tensor.shape[1:])})
+
+    return Signature(
+        inputs=tuple(map(turned, given.signature.inputs)), outputs=tuple(map(turned, given.signature.outputs))
+    )
+
+
+def _copy_samples(source: Path, folder: Path, manifest: Manifest) -> None:
+    for samples in manifest.sets:
+        for name in (*samples.inputs.values(), *samples.outputs.values()):
+            place = folder / PurePosixPath(name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / PurePosixPath(name), place)

@@ -1,0 +1,259 @@
+"""Containers: which tool is taken, what it is asked, and how a worker in one ends; by a tool that only looks like one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_suite import Assemble, RunMatrix
+
+from portmatrix import containers, environments, suite
+from portmatrix.commands import Patience
+from portmatrix.containers import Inside, build_image, command_inside, find_tool, has_image, image_for
+from portmatrix.environments import Interpreter, ensure, environment_key, existing, source_of
+from portmatrix.errors import EnvironmentFailure
+from portmatrix.plugins import EnvironmentSpec
+from portmatrix.store import Store
+from portmatrix.types import Outcome, Stage
+
+DOCKERFILE = 'ARG BASE_IMAGE=scratch\nFROM ${BASE_IMAGE}\nLABEL portmatrix.python="inner-python"\n'
+#: Knows what was built by a file, and runs a container's command on this machine, where "inner-python" is this Python.
+FAKE = """#!/bin/sh
+here=$(dirname "$0")
+echo "$@" >> "$here/asked"
+case $1 in
+    info) exit 0 ;;
+    inspect) grep -qx "$4" "$here/built" 2>/dev/null ;;
+    build)
+        while [ "$1" != --tag ]; do shift; done
+        test ! -e "$here/broken" || { echo "E: no such package" >&2; exit 100; }
+        echo "$2" >> "$here/built" ;;
+    run)
+        while [ "$1" != --env ]; do shift; done
+        while [ "$1" = --env ]; do export "$2"; shift 2; done
+        shift 2
+        "PYTHON" "$@" ;;
+    rm) ;;
+esac
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_memory() -> None:
+    """Ask again which tool there is."""
+    find_tool.cache_clear()
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the only tool there is, which calls itself Docker."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "docker").write_text(FAKE.replace("PYTHON", sys.executable))
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    for name in ("podman", "buildah"):
+        (folder / name).write_text("#!/bin/sh\nexit 1\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def dockerfile(tmp_path: Path) -> Path:
+    """A Dockerfile."""
+    file = tmp_path / "old.Dockerfile"
+    file.write_text(DOCKERFILE)
+    return file
+
+
+def spec_of(dockerfile: Path, **more: object) -> EnvironmentSpec:
+    return EnvironmentSpec(container="old", interpreter=False).model_copy(update={"dockerfile": dockerfile, **more})
+
+
+def asked(tool: Path) -> list[str]:
+    return (tool / "asked").read_text().splitlines()
+
+
+# --- Which tool, which image ----------------------------------------------------------------------------------------
+
+
+def test_a_client_without_a_daemon_is_no_tool(tool: Path) -> None:
+    found = find_tool()
+    assert found is not None
+    assert found.executable == str(tool / "docker")
+    find_tool.cache_clear()
+    (tool / "docker").write_text("#!/bin/sh\nexit 1\n")
+    assert find_tool() is None or find_tool().executable.startswith("/usr/bin")  # type: ignore[union-attr]
+
+
+def test_another_client_of_the_same_name_is_tried(tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front = tmp_path / "front"
+    front.mkdir()
+    (front / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (front / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{front}:{os.environ['PATH']}")
+    found = find_tool()
+    assert found is not None
+    assert found.executable == str(tool / "docker")
+
+
+def test_no_tool_is_no_fault(tool: Path, dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "find_tool", lambda: None)
+    with pytest.raises(EnvironmentFailure, match="old needs Docker, Podman or Buildah") as failed:
+        source_of(spec_of(dockerfile))
+    assert failed.value.unavailable
+
+
+@pytest.mark.usefixtures("tool")
+def test_an_image_is_known_by_what_it_is_built_from(dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [image_for("old", dockerfile, ()), image_for("old", dockerfile, ("numpy==1.19.5",))]
+    monkeypatch.setenv("PORTMATRIX_BASE_IMAGE_OLD", "mine:1")
+    images.append(image_for("old", dockerfile, ()))
+    assert dict(images[-1].arguments) == {"BASE_IMAGE": "mine:1"}
+    dockerfile.write_text(DOCKERFILE + "RUN true\n")
+    images.append(image_for("old", dockerfile, ()))
+    assert len({image.tag for image in images}) == len(images)
+    assert {image.python for image in images} == {"inner-python"}
+
+
+@pytest.mark.usefixtures("tool")
+def test_what_nobody_has_built_is_tried_when_asked_for_only(dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dockerfile.write_text(DOCKERFILE + 'LABEL portmatrix.untested="its base is gone"\n')
+    with pytest.raises(EnvironmentFailure, match="untested.*its base is gone.*PORTMATRIX_UNTESTED=1") as failed:
+        image_for("old", dockerfile, ())
+    assert failed.value.unavailable
+    monkeypatch.setenv("PORTMATRIX_UNTESTED", "1")
+    assert image_for("old", dockerfile, ()).container == "old"
+
+
+@pytest.mark.usefixtures("tool")
+def test_an_interpreter_comes_before_a_container(dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(dockerfile, interpreter=True, python=">=3.6,<3.7")
+    old = Interpreter("/opt/3.6", "3.6.15")
+    monkeypatch.setattr(environments, "interpreters", lambda: (old,))
+    assert source_of(spec) == old
+    missing = spec.model_copy(update={"libraries": {"libold.so.1": "libnowhere.so.7"}})
+    assert not isinstance(source_of(missing), Interpreter)
+    monkeypatch.setattr(environments, "interpreters", lambda: (environments.own_interpreter(),))
+    assert environment_key(spec, source_of(spec)).startswith("old-")
+
+
+def test_what_is_missing_is_named_for_every_way(dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "find_tool", lambda: None)
+    monkeypatch.setattr(environments, "interpreters", lambda: (Interpreter("/opt/3.6", "3.6.15"),))
+    libraries = {"libold.so.1": "libnowhere.so.7"}
+    more = {"interpreter": True, "python": "<3.7", "libraries": libraries, "install": "apt-get install nowhere"}
+    with pytest.raises(EnvironmentFailure, match=r"libnowhere\.so\.7 .*apt-get install nowhere.*; .*needs Docker"):
+        source_of(spec_of(dockerfile, **more))
+
+
+# --- Building -------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_built_once(tool: Path, dockerfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTMATRIX_BASE_IMAGE_OLD", "mine:1")
+    monkeypatch.setenv("PORTMATRIX_APT_MIRROR", "mirror")
+    store, spec = Store(tmp_path / "store"), spec_of(dockerfile, requirements=("a==1", "b==2"))
+    assert existing(store, spec) is None
+    said: list[str] = []
+    for _ in range(2):
+        built = ensure(store, spec, said.append, 60)
+    assert existing(store, spec) == built
+    assert (built.python, len(said)) == ("inner-python", 1)
+    (line,) = (line for line in asked(tool) if line.startswith("build"))
+    for argument in ("BASE_IMAGE=mine:1", "APT_MIRROR=mirror", "REQUIREMENTS=a==1 b==2", f"--file {dockerfile}"):
+        assert argument in line
+
+
+def test_a_build_that_fails_says_why(tool: Path, dockerfile: Path) -> None:
+    (tool / "broken").touch()
+    image = image_for("old", dockerfile, ())
+    with pytest.raises(EnvironmentFailure, match=r"old\.Dockerfile: E: no such package") as failed:
+        build_image(image, lambda _text: None, Patience(60))
+    assert not failed.value.unavailable
+    assert not has_image(image)
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tool")
+def test_a_container_sees_what_it_is_given(dockerfile: Path, tmp_path: Path) -> None:
+    image = image_for("old", dockerfile, ())
+    inside = Inside("c", tmp_path, {"A": "1"}, {tmp_path / "b": True, tmp_path / "a": False}, 300, network=False)
+    line = " ".join(command_inside(image, inside, ["python3", "x.py"]))
+    assert f"--volume {tmp_path}/a:{tmp_path}/a:ro --volume {tmp_path}/b:{tmp_path}/b:rw" in line
+    for argument in ("--network none", "--memory 300m", "--env A=1", "--rm", "--init", "--name c"):
+        assert argument in line
+    assert line.endswith(f"{image.tag} python3 x.py")
+    buildah = command_inside(image._replace(tool=containers.Tool("buildah", "/b")), inside, ["python3", "x.py"])
+    assert buildah[:2] == ["/bin/sh", "-c"]
+    assert buildah[-4:] == ["c", "--", "python3", "x.py"]
+
+
+@pytest.fixture
+def contained(assemble: Assemble) -> Callable[[str], Path]:
+    """Makes a suite whose runtime of that name runs in a container."""
+
+    def make(runtime: str) -> Path:
+        root = assemble(f"runtimes/{runtime}")
+        file = root / "runtimes" / f"{runtime}.py"
+        # What the fake tool runs is this interpreter, whose numpy is the one required.
+        file.write_text(file.read_text() + '\nENVIRONMENTS[""].update(container="old", interpreter=False)\n')
+        (root / "dockerfiles").mkdir()
+        (root / "dockerfiles" / "old.Dockerfile").write_text(DOCKERFILE)
+        return root
+
+    return make
+
+
+def test_cells_run_in_a_container(tool: Path, contained: Callable[[str], Path], run_matrix: RunMatrix) -> None:
+    ran = run_matrix(contained("plain"), "*/native/*")
+    record = ran.only()
+    assert record.outcome is Outcome.PASS, record.reason
+    assert record.environment["image"].startswith("localhost/portmatrix/old:")
+    assert record.environment["numpy"] == np.__version__
+    assert any(line.startswith("rm --force portmatrix-") for line in asked(tool)), "the container is removed"
+    assert f"REQUIREMENTS=numpy=={np.__version__}" in "\n".join(asked(tool))
+
+
+@pytest.mark.usefixtures("tool")
+def test_a_runtime_that_dies_in_its_container_names_its_signal(
+    contained: Callable[[str], Path], run_matrix: RunMatrix
+) -> None:
+    # A shell gives what died of a signal the status 128 + its number, and so does a container.
+    record = run_matrix(contained("segfaults"), "*/native/*").only()
+    assert (record.outcome, record.stage) == (Outcome.FAIL, Stage.RUN)
+    assert "SIGSEGV" in record.reason
+
+
+def test_a_container_that_hangs_is_ended(
+    tool: Path, contained: Callable[[str], Path], run_matrix: RunMatrix, tmp_path: Path
+) -> None:
+    root = contained("hangs")
+    spec = root / "matrix.yaml"
+    spec.write_text(spec.read_text().replace('"cell_seconds": 30', '"cell_seconds": 2'))
+    record = run_matrix(root, "*/native/*").only()
+    assert (record.outcome, record.stage) == (Outcome.FAIL, Stage.RUN)
+    assert "did not end within 2 s" in record.reason
+    assert any(line.startswith("rm --force portmatrix-") for line in asked(tool))
+
+
+def test_a_broken_dockerfile_is_an_error_of_its_cells(
+    tool: Path, contained: Callable[[str], Path], run_matrix: RunMatrix
+) -> None:
+    (tool / "broken").touch()
+    record = run_matrix(contained("plain"), "*/native/*").only()
+    assert (record.outcome, record.stage) == (Outcome.ERROR, Stage.PREPARE)
+    assert "no such package" in record.reason
+
+
+def test_a_dockerfile_that_is_not_there_breaks_its_plugin(contained: Callable[[str], Path]) -> None:
+    root = contained("plain")
+    (root / "dockerfiles" / "old.Dockerfile").unlink()
+    (broken,) = suite.load(root).plugins.broken
+    assert "dockerfiles/old.Dockerfile" in broken.why
