@@ -104,7 +104,7 @@ def test_a_body_reads_the_network_s_constants(tmp_path: Path) -> None:
         body.output(body.node("Identity", [going]), np.bool_, ())
         body.output(body.node("MatMul", [state, weight]), np.float32, (BATCH, 64))
         graph = body.graph("body")
-    times, always = network.constant(3, np.int64), network.constant(True, np.bool_)  # noqa: FBT003 - a value
+    times, always = network.constant(3, np.int64), network.constant(True, np.bool_)
     y = network.node("Loop", [times, always, x], "loop", body=graph)
     network.output(y, np.float32, (BATCH, 64), "y")
     network.save(tmp_path / "m.onnx")

@@ -71,10 +71,13 @@ def convert(files: Sequence[Path], output: Path, **options: Any) -> Written:
 def convert_artifact(name: str, artifact: str, output: str, options: Mapping[str, Any]) -> dict[str, str | int]:
     """Convert a bundle's artifact, a file or a folder of files, by the converter ``name``; return what is to be told.
 
-    Raises ``ConversionError``.
+    Of ``options`` those are given to the converter that mean something to it. Raises ``ConversionError``.
     """
     place = Path(artifact)
     files = sorted(item for item in place.iterdir() if item.is_file()) if place.is_dir() else [place]
-    written = named(name).convert(files, Path(output), **options)
+    converter = named(name)
+    known = inspect.signature(converter.convert).parameters
+    taken = {option: value for option, value in options.items() if option in known}
+    written = converter.convert(files, Path(output), **taken)
     operators = " ".join(f"{operator}:{count}" for operator, count in written.operators.items())
     return {"converter": name, "opset": written.opset, "operators": operators, "parameters": written.parameters}

@@ -70,7 +70,7 @@ class Scope:
         return self._network.initializer(np.asarray(value, dtype), name)
 
     def node(self, op: str, inputs: Sequence[str], name: str = "", domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output and return that; both are named after ``name``. Attributes of None are left out."""
+        """Add a node with one output and return that; both get the name ``name``. Attributes of None are left out."""
         return self.nodes_of(op, inputs, 1, name, domain, **attributes)[0]
 
     def nodes_of(
@@ -108,6 +108,7 @@ class Network(Scope):
 
     def __init__(self, name: str, producer: str) -> None:
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._initializers: dict[str, Array] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._name = name
@@ -116,11 +117,12 @@ class Network(Scope):
 
     def unique(self, name: str) -> str:
         """Return ``name``, or the first of ``name_1``, ``name_2`` … that nothing in the network has yet."""
-        own, number = name, 0
+        own, number = name, self._numbers.get(name, 0)
         while own in self._names or not own:
             number += 1
             own = f"{name or 'value'}_{number}"
         self._names.add(own)
+        self._numbers[name] = number
         return own
 
     def initializer(self, value: Array, name: str) -> str:
