@@ -1,4 +1,4 @@
-"""OpenCV's ``dnn`` module on its own CPU backend, reading ONNX and TensorFlow Lite."""
+"""OpenCV's ``dnn`` module on its own CPU backend, reading ONNX, TensorFlow's two formats, Caffe and Torch7."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 ENVIRONMENTS = {
     "": {"python": ">=3.11,<3.14", "requirements": ["opencv-python-headless==4.14.0.94", "numpy==2.4.6"]},
 }
-FORMATS = ("onnx", "tflite")
+FORMATS = ("onnx", "tflite", "tensorflow-graph", "caffe", "torch7")
+#: The formats whose pictures and films have the channel as their last axis.
+CHANNELS_LAST = ("tflite", "tensorflow-graph")
 
 
 class Session(NamedTuple):
@@ -28,19 +30,20 @@ class Session(NamedTuple):
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Session:
     """Read the artifact ``entry``; all networks of the process then use ``threads`` threads.
 
-    Raises ``cv2.error`` for an operator that the importer does not know.
+    Raises ``cv2.error`` for an operator that the importer does not know, ``ValueError`` for a file that holds nothing.
     """
     import cv2
 
     cv2.setNumThreads(threads)
-    read = {"onnx": cv2.dnn.readNetFromONNX, "tflite": cv2.dnn.readNetFromTFLite}[format]
-    net = read(entry)
+    net = _read(entry, format)
+    if net.empty():
+        raise ValueError(f"OpenCV found no layers in {entry}; expected a network in the format {format}")
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
     inputs = [_own_name(net, tensor["name"]) for tensor in signature["inputs"]]
     layers = list(net.getUnconnectedOutLayersNames())
     outputs = _signature_keys(entry, layers, signature["outputs"]) if format == "tflite" else layers
-    return Session(net, inputs, layers, outputs, channels_last=format == "tflite")
+    return Session(net, inputs, layers, outputs, channels_last=format in CHANNELS_LAST)
 
 
 def input_names(session: Session) -> Sequence[str]:
@@ -66,12 +69,27 @@ def degraded(session: Session) -> str:
     return ""
 
 
-def _channels_first(value: Any) -> Any:
-    """Return a batch of pictures in the order of axes that OpenCV has for all networks, whatever the file says.
+def _read(entry: str, format: str) -> Any:
+    """Return the network in the file ``entry``, or in that folder: Caffe keeps layers and weights in two files."""
+    import cv2
 
-    Its TensorFlow Lite importer turns the weights round to N x C x H x W and expects what ``blobFromImage`` gives.
+    if format == "caffe":
+        return cv2.dnn.readNetFromCaffe(str(Path(entry) / "model.prototxt"), str(Path(entry) / "model.caffemodel"))
+    read = {
+        "onnx": cv2.dnn.readNetFromONNX,
+        "tflite": cv2.dnn.readNetFromTFLite,
+        "tensorflow-graph": cv2.dnn.readNetFromTensorflow,
+        "torch7": cv2.dnn.readNetFromTorch,
+    }
+    return read[format](entry)
+
+
+def _channels_first(value: Any) -> Any:
+    """Return pictures or films in the order of axes that OpenCV has for all networks, whatever the file says.
+
+    Its TensorFlow importers turn the weights round to N x C x H x W and expect what ``blobFromImage`` gives.
     """
-    return np.ascontiguousarray(value.transpose(0, 3, 1, 2)) if value.ndim == 4 else value
+    return np.ascontiguousarray(np.moveaxis(value, -1, 1)) if value.ndim in (4, 5) else value
 
 
 def _own_name(net: Any, name: str) -> str:

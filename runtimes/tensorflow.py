@@ -1,8 +1,9 @@
-"""TensorFlow itself running what it saves: SavedModel, Keras 3 archives and TensorFlow Lite."""
+"""TensorFlow itself running what it saves: SavedModel, Keras 3 archives, TensorFlow Lite, frozen graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 Arrays = dict[str, Any]
@@ -26,7 +27,7 @@ ENVIRONMENTS = {
         "env": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
     }
 }
-FORMATS = ("savedmodel", "keras", "tflite")
+FORMATS = ("savedmodel", "keras", "tflite", "tensorflow-graph")
 
 
 class Session(NamedTuple):
@@ -50,6 +51,8 @@ def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) ->
         return _saved_model(entry)
     if format == "keras":
         return _keras(entry, signature)
+    if format == "tensorflow-graph":
+        return _frozen(entry, signature)
     return _lite(entry, threads)
 
 
@@ -64,7 +67,7 @@ def run(session: Session, inputs: Arrays) -> Arrays:
 
 
 def degraded(session: Session) -> str:
-    """Return an empty string: all three formats run on TensorFlow's CPU kernels or not at all."""
+    """Return an empty string: all formats run on TensorFlow's CPU kernels or not at all."""
     return ""
 
 
@@ -103,6 +106,39 @@ def _keras(entry: str, signature: Mapping[str, Any]) -> Session:
         return {name: value.numpy() for name, value in result.items()}
 
     return Session(names, call, model)
+
+
+def _frozen(entry: str, signature: Mapping[str, Any]) -> Session:
+    """Return a session of a frozen graph, whose inputs and outputs ``_ends`` finds."""
+    import tensorflow as tf
+
+    graph_def = tf.compat.v1.GraphDef.FromString(Path(entry).read_bytes())
+    inputs, outputs = _ends(graph_def.node, [tensor["name"] for tensor in signature["outputs"]], entry)
+    whole = tf.compat.v1.wrap_function(lambda: tf.compat.v1.import_graph_def(graph_def, name=""), [])
+    ends = [[whole.graph.get_tensor_by_name(f"{name}:0") for name in names] for names in (inputs, outputs)]
+    pruned = whole.prune(*ends)
+
+    def call(values: Arrays) -> Arrays:
+        result = pruned(*(tf.constant(values[name]) for name in inputs))
+        return {name: value.numpy() for name, value in zip(outputs, result, strict=True)}
+
+    return Session(inputs, call, pruned)
+
+
+def _ends(nodes: Sequence[Any], wanted: Sequence[str], entry: str) -> tuple[list[str], list[str]]:
+    """Return the names of a graph's inputs and outputs, in order; raises ``ValueError`` if it has no input.
+
+    A frozen graph has no list of them. Its inputs are its placeholders. Its outputs are the nodes with the reference
+    names, or, where it has none such, the nodes whose result nothing reads.
+    """
+    inputs = [node.name for node in nodes if node.op == "Placeholder"]
+    if not inputs:
+        raise ValueError(f"{entry} has no Placeholder among its {len(nodes)} nodes; expected a frozen GraphDef")
+    names = {node.name for node in nodes}
+    if names.issuperset(wanted):
+        return inputs, list(wanted)
+    read = {source.lstrip("^").split(":")[0] for node in nodes for source in node.input}
+    return inputs, [node.name for node in nodes if node.name not in read]
 
 
 def _lite(entry: str, threads: int) -> Session:

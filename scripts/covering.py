@@ -81,10 +81,18 @@ def check_plugins(loaded: Suite, found: Sequence[Record]) -> Iterator[Check]:
             yield Check(f"{kind} {name}", "" if name in seen else "none of its cells passed")
 
 
+def check_training(trained: Sequence[str], found: Sequence[Record]) -> Iterator[Check]:
+    """Yield a check for each framework in ``trained``: it was trained by this run, and not taken from the archive."""
+    here = {record.id.framework for record in found if not record.archived and "trained_on" in record.facts}
+    for name in trained:
+        yield Check(f"training in {name}", "" if name in here else "none of its models was trained by this run")
+
+
 def main() -> int:
     """Choose, run, check; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", type=int, default=3, help="how many models take each road (3)")
+    parser.add_argument("--trained", nargs="*", default=[], help="frameworks that must not come from the archive")
     parser.add_argument("--list", action="store_true", help="print the cells and run nothing")
     options = parser.parse_args()
     loaded = suite.load(suite.find_root(Path.cwd()))
@@ -101,6 +109,7 @@ def main() -> int:
     kept = loaded.root / "results" / "reference.jsonl"
     reference = {record.cell: record for record in records.read(kept)} if kept.is_file() else {}
     checks = [*check_cells(cells, found, reference), *check_plugins(loaded, found)]
+    checks += check_training(options.trained, found)
     failed = [check for check in checks if check.wrong]
     for check in failed:
         print(f"{check.name}: {check.wrong}")

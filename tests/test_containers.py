@@ -1,4 +1,4 @@
-"""Containers: which tool is taken, what it is asked, and how a worker in one ends; by a tool that only looks like one."""
+"""Containers: which tool is taken, what it is asked, how a worker in one ends; by a tool that only looks like one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ here=$(dirname "$0")
 echo "$@" >> "$here/asked"
 case $1 in
     info) exit 0 ;;
+    pull) grep -qx "$2" "$here/registry" 2>/dev/null || { echo "no such host" >&2; exit 1; } ;;
     inspect) grep -qx "$4" "$here/built" 2>/dev/null ;;
     build)
         while [ "$1" != --tag ]; do shift; done
@@ -123,7 +124,7 @@ def test_an_image_is_known_by_what_it_is_built_from(dockerfile: Path, monkeypatc
 @pytest.mark.usefixtures("tool")
 def test_what_nobody_has_built_is_tried_when_asked_for_only(dockerfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dockerfile.write_text(DOCKERFILE + 'LABEL portmatrix.untested="its base is gone"\n')
-    with pytest.raises(EnvironmentFailure, match="untested.*its base is gone.*PORTMATRIX_UNTESTED=1") as failed:
+    with pytest.raises(EnvironmentFailure, match=r"untested.*its base is gone.*PORTMATRIX_UNTESTED=1") as failed:
         image_for("old", dockerfile, ())
     assert failed.value.unavailable
     monkeypatch.setenv("PORTMATRIX_UNTESTED", "1")
@@ -157,6 +158,7 @@ def test_what_is_missing_is_named_for_every_way(dockerfile: Path, monkeypatch: p
 def test_an_image_is_built_once(tool: Path, dockerfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORTMATRIX_BASE_IMAGE_OLD", "mine:1")
     monkeypatch.setenv("PORTMATRIX_APT_MIRROR", "mirror")
+    (tool / "registry").write_text("mine:1\n")
     store, spec = Store(tmp_path / "store"), spec_of(dockerfile, requirements=("a==1", "b==2"))
     assert existing(store, spec) is None
     said: list[str] = []
@@ -176,6 +178,20 @@ def test_a_build_that_fails_says_why(tool: Path, dockerfile: Path) -> None:
         build_image(image, lambda _text: None, Patience(60))
     assert not failed.value.unavailable
     assert not has_image(image)
+
+
+def test_without_its_base_an_image_is_unavailable(
+    tool: Path, dockerfile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTMATRIX_BASE_IMAGE_OLD", "far:1")
+    with pytest.raises(
+        EnvironmentFailure, match=r"base image far:1: no such host.*PORTMATRIX_BASE_IMAGE_OLD"
+    ) as failed:
+        build_image(image_for("old", dockerfile, ()), lambda _text: None, Patience(60))
+    assert failed.value.unavailable
+    assert not any(line.startswith("build") for line in asked(tool))
+    (tool / "built").write_text("far:1\n")
+    build_image(image_for("old", dockerfile, ()), lambda _text: None, Patience(60))
 
 
 # --- Running --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from tiny_suite import ended, eventually
 
 from portmatrix import environments
 from portmatrix.commands import Patience, output_of
-from portmatrix.environments import Download, Interpreter, describe_downloads, ensure, environment_key, existing
+from portmatrix.environments import (
+    Download,
+    Interpreter,
+    Pip,
+    describe_downloads,
+    ensure,
+    environment_key,
+    existing,
+    pip_for,
+)
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store
@@ -41,7 +50,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add_wheel(
-    index: Path, name: str, version: str = "1.0", requires: tuple[str, ...] = (), *, damaged: bool = False
+    index: Path,
+    name: str,
+    version: str = "1.0",
+    requires: tuple[str, ...] = (),
+    *,
+    damaged: bool = False,
+    more: dict[str, str] | None = None,
 ) -> None:
     """Put a wheel with one module into the index; a damaged one tells what it is, but cannot be unpacked."""
     info = f"{name}-{version}.dist-info"
@@ -50,7 +65,8 @@ def add_wheel(
     files = {
         f"{info}/METADATA": metadata,
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{name}.py": f"version = {version!r}  # the body of {name}\n",
+        f"{name}.py": f"version = {version!r}  # the body of {name}\nprint = print\n",
+        **(more or {}),
     }
     files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
     wheel = index / f"{name}-{version}-py3-none-any.whl"
@@ -272,3 +288,56 @@ def test_downloads_are_told_largest_first_with_a_warning_for_cuda() -> None:
     )
     assert "CUDA libraries" in text
     assert "CUDA" not in describe_downloads(spec_of("large==2"), OWN, downloads[:2])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="commands there are programs that look beside themselves")
+def test_commands_that_a_package_brings_find_their_interpreter(kept: Store, index: Path) -> None:
+    add_wheel(index, "first", more={"first-1.0.dist-info/entry_points.txt": "[console_scripts]\ntell = first:print\n"})
+    built = build(kept, spec_of("first==1.0"))
+    command = subprocess.run([str(Path(built.python).with_name("tell"))], capture_output=True, text=True, check=False)
+    assert command.returncode == 0, command.stderr
+
+
+# --- What old systems need ------------------------------------------------------------------------------------------
+
+
+def test_an_old_interpreter_gets_the_last_pip_that_it_can_run(index: Path, tmp_path: Path) -> None:
+    add_wheel(index, "pip", "21.3.1")
+    old = tmp_path / "env" / "bin" / "python"
+    pip = pip_for(old, Interpreter("/opt/3.6", "3.6.15"), tmp_path, Patience(60))
+    assert pip == Pip((str(old), str(tmp_path / "pip" / "pip-21.3.1-py3-none-any.whl" / "pip")), reports=False)
+    add_wheel(index, "pip", "24.0")
+    pip = pip_for(old, Interpreter("/opt/3.7", "3.7.17"), tmp_path / "newer", Patience(60))
+    assert pip.reports
+    assert pip_for(old, OWN, tmp_path, Patience(60)).command[-2:] == ("--python", str(old))
+
+
+def test_a_pip_that_cannot_report_installs_what_it_downloads(
+    kept: Store, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_wheel(index, "first", requires=("second>=1",))
+    add_wheel(index, "second", "1.5")
+    real = environments.pip_for
+    monkeypatch.setattr(environments, "pip_for", lambda *given: real(*given)._replace(reports=False))
+    said: list[str] = []
+    built = ensure(kept, spec_of("first==1.0"), said.append, 120)
+    assert inside(built, "import first, second; print(first.version, second.version)") == "1.0 1.5"
+    assert "2 packages" in said[0]
+
+
+@pytest.mark.skipif(not environments._system_libraries(), reason="this system's loader does not list its libraries")
+def test_libraries_of_the_system_are_linked_under_the_names_that_are_wanted(kept: Store) -> None:
+    name, path = next(iter(environments._system_libraries().items()))
+    spec = spec_of().model_copy(update={"libraries": {"libother.so.1": name}})
+    built = build(kept, spec)
+    folder = Path(built.env["LD_LIBRARY_PATH"].split(":")[0])
+    assert (folder / "libother.so.1").samefile(path)
+    assert environment_key(spec, OWN) != environment_key(spec_of(), OWN)
+
+
+def test_a_library_that_is_not_here_makes_it_unavailable(kept: Store) -> None:
+    spec = spec_of().model_copy(update={"libraries": {"a.so": "libnowhere.so.7"}, "install": "apt-get install nowhere"})
+    with pytest.raises(EnvironmentFailure, match=r"needs libnowhere\.so\.7.*\(apt-get install nowhere\)") as failed:
+        build(kept, spec)
+    assert failed.value.unavailable
+    assert nothing_is_left(kept)

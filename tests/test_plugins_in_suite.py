@@ -65,6 +65,8 @@ def _environments() -> Iterator[tuple[str, EnvironmentSpec]]:
 
 @pytest.mark.parametrize(("name", "environment"), [pytest.param(*item, id=item[0]) for item in _environments()])
 def test_its_requirements_are_pinned(name: str, environment: EnvironmentSpec) -> None:
+    if not environment.interpreter:
+        pytest.skip("its Dockerfile says what is in its container, from a release that no longer changes")
     requirements = [Requirement(item) for item in environment.requirements]
     assert requirements, f"{name} needs at least numpy"
     loose = [str(item) for item in requirements if [part.operator for part in item.specifier] != ["=="]]

@@ -30,6 +30,7 @@ _PASSED = {
 _TRY_UNTESTED = "PORTMATRIX_UNTESTED"
 _BASE = "PORTMATRIX_BASE_IMAGE_"
 _LABEL = re.compile(r'^LABEL\s+portmatrix\.(\w+)="([^"]*)"', re.MULTILINE)
+_DEFAULT_BASE = re.compile(r"^ARG\s+BASE_IMAGE=(\S+)", re.MULTILINE)
 _PROBE_SECONDS = 20
 
 
@@ -120,7 +121,7 @@ def image_for(container: str, dockerfile: Path, requirements: Sequence[str]) -> 
 
 def _build_arguments(container: str, requirements: Sequence[str]) -> tuple[tuple[str, str], ...]:
     given = {name: os.environ[variable] for variable, name in _PASSED.items() if os.environ.get(variable)}
-    base = os.environ.get(_BASE + re.sub(r"\W", "_", container).upper())
+    base = os.environ.get(_BASE + _in_capitals(container))
     if base:
         given["BASE_IMAGE"] = base
     if requirements:
@@ -128,24 +129,30 @@ def _build_arguments(container: str, requirements: Sequence[str]) -> tuple[tuple
     return tuple(sorted(given.items()))
 
 
+def _in_capitals(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()
+
+
 def has_image(image: Image) -> bool:
     """Return whether the image is built."""
-    question = ["inspect", "--type", "image", image.tag]
+    return _is_here(image.tool, image.tag)
+
+
+def _is_here(tool: Tool, tag: str) -> bool:
+    question = [tool.executable, "inspect", "--type", "image", tag]
     try:
-        asked = subprocess.run(
-            [image.tool.executable, *question], capture_output=True, timeout=_PROBE_SECONDS, check=False
-        )
+        return subprocess.run(question, capture_output=True, timeout=_PROBE_SECONDS, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
 
 
 def build_image(image: Image, announce: Callable[[str], None], patience: Patience) -> None:
     """Build the image; raises ``EnvironmentFailure`` with the end of the builder's output.
 
-    The build has the machine's network, as package mirrors may be known to this machine alone; what runs in it has not.
+    Without a base to build on it is unavailable, as it is without a tool. The build has the machine's network, as
+    package mirrors may be known to this machine alone; what runs in the image has none.
     """
-    base = dict(image.arguments).get("BASE_IMAGE", "its default base")
+    base = _fetch_base(image, patience)
     announce(f"building the image {image.tag} with {image.tool.name} from {image.dockerfile.name} and {base}")
     arguments = [part for name, value in image.arguments for part in ("--build-arg", f"{name}={value}")]
     with tempfile.TemporaryDirectory(prefix="portmatrix-image-") as context:
@@ -155,16 +162,35 @@ def build_image(image: Image, announce: Callable[[str], None], patience: Patienc
         output_of(command, patience, f"build the image of {image.dockerfile.name}")
 
 
+def _fetch_base(image: Image, patience: Patience) -> str:
+    """Return the name of the image's base, which is here now; raises ``EnvironmentFailure`` (unavailable)."""
+    default = _DEFAULT_BASE.search(image.dockerfile.read_text(encoding="utf-8"))
+    base = dict(image.arguments).get("BASE_IMAGE") or (default[1] if default else "")
+    if not base or base == "scratch" or _is_here(image.tool, base):
+        return base or "its own base"
+    try:
+        output_of([image.tool.executable, "pull", base], patience, f"get the base image {base}")
+    except EnvironmentFailure as failure:
+        variable = _BASE + _in_capitals(image.container)
+        why = f"{failure}. {variable} names another base; docs/containers.md says how to make one without a registry"
+        raise EnvironmentFailure(why, failure.log_tail, unavailable=True) from failure
+    return base
+
+
 def command_inside(image: Image, inside: Inside, command: Sequence[str]) -> list[str]:
     """Return the command line that runs ``command`` in a container made of the image."""
     if image.tool.name == "buildah":
         return _buildah_command(image, inside, command)
-    line = [image.tool.executable, "run", "--rm", "--interactive", "--init", "--name", inside.name]
+    line = [image.tool.executable, "run", "--rm", "--interactive", "--name", inside.name]
     line += ["--network", "host" if inside.network else "none", "--workdir", str(inside.folder)]
     line += ["--memory", f"{inside.memory_mb}m", "--memory-swap", f"{inside.memory_mb}m"]
     if image.tool.name == "podman":
         # Its own defaults may be above what this process is allowed, and then no container starts.
         line += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
+    else:
+        # A first process that passes signals on: the worker as first process would not die of its own. Podman may not
+        # have it.
+        line.append("--init")
     if hasattr(os, "getuid"):
         line += ["--user", f"{os.getuid()}:{os.getgid()}"]
     for folder, writable in sorted(inside.shared.items()):

@@ -75,7 +75,11 @@ def _request(recipe: Recipe, source: Bundle, store: Store, folder: Path) -> dict
         "converter": recipe.way.converter,
         "artifact": str(store.bundle_folder(source.digest) / "artifact" / source.manifest.entry),
         "output": str(folder / "artifact" / _ENTRY),
-        "options": {"batch": recipe.bundle.static_batch if static else None},
+        "options": {
+            "batch": recipe.bundle.static_batch if static else None,
+            # Some files do not tell the sizes of what they read; the batch is symbolic until the file is written.
+            "input_shapes": {tensor.name: [None, *tensor.shape[1:]] for tensor in source.manifest.signature.inputs},
+        },
     }
 
 

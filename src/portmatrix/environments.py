@@ -34,9 +34,10 @@ from portmatrix.containers import Image, build_image, has_image, image_for
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.workers import Launch
 
 #: Changes when the way of building changes, so that environments built the old way are not taken for the new.
-BUILDER = 1
+BUILDER = 2
 _DESCRIPTION = "environment.json"
 #: Where an environment has the system's libraries under the names that its packages look for.
 _LINKS = "linked"
@@ -229,6 +230,17 @@ def existing(store: Store, spec: EnvironmentSpec) -> Environment | None:
     return Environment(key, str(python_in(folder)), _links(folder, spec))
 
 
+def launch(
+    built: Environment, name: str, spec: EnvironmentSpec, shared: Mapping[Path, bool], prefix: tuple[str, ...] = ()
+) -> Launch:
+    """Return how a worker of the plug-in ``name`` is started in its environment, on the target behind ``prefix``.
+
+    ``shared`` are the folders that it must see where that is a container (True: to write).
+    """
+    env = {**built.env, **spec.env}
+    return Launch(name, prefix, built.python, env, spec.network, spec.packages, built.image, shared)
+
+
 def _links(folder: Path, spec: EnvironmentSpec) -> dict[str, str]:
     if not spec.libraries:
         return {}
@@ -261,6 +273,7 @@ def ensure(
         with store.scratch("env") as scratch:
             building = scratch / key
             _build(building, spec, source, announce, patience)
+            _point_scripts(building, folder)
             building.rename(folder)
     return Environment(key, str(python_in(folder)), _links(folder, spec))
 
@@ -285,6 +298,17 @@ def _build(
     description = {"requirements": list(spec.requirements), "interpreter": interpreter._asdict()}
     description["installed"] = [f"{item.name}=={item.version}" for item in downloads]
     write_whole(folder / _DESCRIPTION, json.dumps(description, indent=1))
+
+
+def _point_scripts(building: Path, folder: Path) -> None:
+    """Have the commands in an environment name the interpreter where it is going to be, not where it was built."""
+    # Where the path is too long for a first line, a shell is asked to start it, in the second.
+    old, new = (str(python_in(place)).encode() for place in (building, folder))
+    for file in python_in(building).parent.iterdir():
+        if not file.is_symlink() and file.is_file():
+            content = file.read_bytes()
+            if content.startswith(b"#!"):
+                file.write_bytes(content.replace(old, new))
 
 
 class Pip(NamedTuple):

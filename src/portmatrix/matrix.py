@@ -139,6 +139,7 @@ class MatrixRun:
         self._waiting: dict[Made, list[CellId]] = {}
         self._digests: dict[Made, str | None] = {}
         self._derived: dict[Made, list[Recipe]] = {}
+        self._unbuilt: dict[str, EnvironmentFailure] = {}
         self._pool: Pool[_Place, _Job] = Pool(options.jobs, self._serve, lambda place: place.step)
         spec = suite.spec.limits
         self._cell_limits = Limits(spec.cell_seconds, spec.memory_mb)
@@ -341,7 +342,7 @@ class MatrixRun:
                     self._do(lease, behind, job, plugin)
         except EnvironmentFailure as failure:
             if place.step is _Step.EXPORT and not failure.unavailable:
-                self._listener.says(f"environment of {plugin.name}: {failure}; what is archived is taken instead")
+                self._listener.says(f"environment of {plugin.name}: {failure}; what the archive has is taken instead")
             outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
             reason = f"environment of {plugin.name}: {failure}"
             while (job := take()) is not None:
@@ -373,6 +374,9 @@ class MatrixRun:
     def _lease(self, plugin: Exporter | Runtime, target: Target | None) -> Iterator[Lease]:
         """Yield a lease on a worker in the plug-in's environment, built if need be; raises ``EnvironmentFailure``."""
         spec, name = plugin.environment, plugin.name
+        key = environments.key_here(spec) or ""
+        if key in self._unbuilt:  # by another slot, or for another plug-in: it would take as long and end the same way
+            raise self._unbuilt[key]
         try:
             built = environments.ensure(
                 self._store,
@@ -381,12 +385,14 @@ class MatrixRun:
                 self._suite.spec.limits.prepare_seconds,
                 stopped=lambda: self._cancelled,
             )
+        except EnvironmentFailure as failure:
+            self._unbuilt[key] = failure
+            raise
         except DiskFull as error:
             raise EnvironmentFailure(str(error)) from error
         prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
         shared = {self._store.root: True, self._suite.root: False, plugin.file.parent.parent: False}
-        env = {**built.env, **spec.env}
-        launch = Launch(name, prefix, built.python, env, spec.network, spec.packages, built.image, shared)
+        launch = environments.launch(built, name, spec, shared, prefix)
         with self._worker(launch, self._limits(self._cell_limits, spec)) as lease:
             yield lease
 

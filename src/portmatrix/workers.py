@@ -162,7 +162,7 @@ class Worker:
         if launch.image is None:
             return [*launch.prefix, *closure, *own]
         env = worker_environment(launch, self.folder, threads)
-        shared = {**launch.shared, WORKER.parent: False, self.folder: True}
+        shared = {WORKER.parent: False, **launch.shared, self.folder: True}
         inside = Inside(self._container, self.folder, env, shared, memory_mb, launch.network)
         command = command_inside(launch.image, inside, own)
         return [*launch.prefix, *([] if launch.image.has_own_network else closure), *command]
@@ -359,7 +359,7 @@ class Lease:
     """A worker that is there when asked: started at the first request, and again after it died."""
 
     def __init__(self, launch: Launch, folder: Path, limits: Limits, threads: int = 1) -> None:
-        self._launch = launch
+        self._launch = launch._replace(shared={**launch.shared, folder: True})
         self._folder = folder
         self._limits = limits
         self._threads = threads

@@ -20,7 +20,7 @@ from portmatrix.plan import Selection
 from portmatrix.plugins import EnvironmentSpec, Exporter, Runtime
 from portmatrix.store import Store, default_root
 from portmatrix.types import CellId, Record
-from portmatrix.workers import Failure, Launch, Lease, Limits
+from portmatrix.workers import Failure, Lease, Limits
 
 SUITE = suite.load(Path(__file__).parents[2])
 #: The model that stands for all others where one will do: the suite's first, which is its cheapest.
@@ -88,8 +88,9 @@ def lease(plugin: Exporter | Runtime, folder: Path) -> Iterator[Lease]:
         if failure.unavailable:
             pytest.skip(f"{plugin.name}: {failure}")
         pytest.fail(f"{plugin.name}: {failure}\n{failure.log_tail}")
-    env = {**spec.env, PROBED: str(plugin.file)}
-    launch = Launch(plugin.name, (), str(built.python), env, spec.network, spec.packages)
+    shared = {SUITE.root: False, folder.parent: True}
+    launch = environments.launch(built, plugin.name, spec, shared)
+    launch = launch._replace(env={**launch.env, PROBED: str(plugin.file)})
     opened = Lease(launch, folder, limits(SUITE.spec.limits.cell_seconds, spec))
     try:
         yield opened

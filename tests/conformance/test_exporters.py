@@ -38,7 +38,8 @@ LIMITS = SUITE.spec.limits
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over the exporters alone, with their paths, or with the suite's models."""
     more: dict[str, Callable[[str], list[str]]] = {
-        "path": lambda name: list(SUITE.plugins.exporters[name].paths),
+        # What is converted by portmatrix itself is no business of the exporter.
+        "path": lambda name: [key for key, way in SUITE.plugins.exporters[name].paths.items() if not way.converter],
         "model": lambda _name: list(SUITE.spec.models),
     }
     for axis, values in more.items():
@@ -188,6 +189,8 @@ def test_every_model_is_exported_or_refused_as_expected(
 ) -> None:
     for path in exporter.paths:
         made = families.get((exporter.name, model, path))
+        if isinstance(made, Failure) and (made.stage, made.fault) == (Stage.PREPARE, "harness"):
+            pytest.skip(f"{path}: {made.reason}")
         if made is None:
             assert not cells(f"{exporter.name}/{model}/{path}/*").cells, f"{path} was planned and not tried"
         elif isinstance(made, Failure):

@@ -49,3 +49,9 @@ def test_the_document_does_not_depend_on_the_order(records: Any) -> None:
 
 def test_no_records_is_an_empty_document() -> None:
     assert ET.fromstring(junit([])).get("tests") == "0"
+
+
+def test_what_comes_from_the_archive_says_so(make: Any) -> None:
+    records = [make("fw/a/native/rt/t", Outcome.PASS), make("fw/b/native/rt/t", Outcome.PASS, archived=True)]
+    cases = ET.fromstring(junit(records)).iter("testcase")
+    assert [case.find(".//property[@name='archived']") is not None for case in cases] == [False, True]

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from portmatrix.converters.errors import ConversionError
+from portmatrix.converters.nodes import used_names
+from portmatrix.converters.peephole import without_transposes
 
 Array = NDArray[Any]
 Size = int | str | None
@@ -163,6 +165,7 @@ class Network(Scope):
     def _drop_unused(self) -> None:
         """Leave out nodes that no output needs (those of dropped branches), and constants that no node uses."""
         needed = {value.name for value in self.outputs}
+        self.nodes[:] = without_transposes(self.nodes, needed)
         kept = []
         for node in reversed(self.nodes):
             if any(name in needed for name in node.output):
@@ -208,16 +211,6 @@ def checked(model: ModelProto) -> ModelProto:
             f"the result is not valid ONNX: {text[:500]}. This is a fault of the converter; please report it"
         ) from error
     return inferred
-
-
-def used_names(node: NodeProto) -> Iterator[str]:
-    """Yield the names of all values that a node reads, those that its bodies read from outside included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from used_names(inner)
-            yield from (value.name for value in graph.output)
 
 
 def _operators(graph: GraphProto) -> dict[str, int]:

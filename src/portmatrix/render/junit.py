@@ -46,6 +46,7 @@ def _case(suite: ET.Element, record: Record) -> None:
     properties = ET.SubElement(case, "properties")
     facts = {"outcome": record.outcome.value, "stage": record.stage.value if record.stage else ""}
     facts |= {"reach": record.reach.value if record.reach else "", "expected": visible(record.expected or "")}
+    facts["archived"] = "true" if record.archived else ""
     for key, value in facts.items():
         if value:
             ET.SubElement(properties, "property", {"name": key, "value": value})

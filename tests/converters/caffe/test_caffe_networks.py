@@ -262,3 +262,18 @@ def test_files_are_recognized_by_their_names() -> None:
 def test_run_reads_what_convert_wrote(convert: Convert) -> None:
     converted = convert(net("n", DATA, layer("ReLU", "r")))
     assert run(converted.file, {"data": -np.ones((1, 3), np.float32)})["r"].tolist() == [[0, 0, 0]]
+
+
+def test_a_reshape_may_turn_steps_and_batch_round(convert: Convert) -> None:
+    """As between a recurrent layer and a layer over images: 1 x N x C, then N x 1 x C."""
+    turned = layer("Reshape", "back", "front", reshape_param="shape { dim: -1 dim: 1 dim: 3 }")
+    front = layer("Slice", "slice", "data", "front rest", slice_param="axis: 0 slice_point: 1")
+    converted = convert(net("turns", inputs(data=(2, 1, 3), cont=(2, 1)), LSTM_READER, front, turned), LSTM_WEIGHTS)
+    data = RANDOM.normal(size=(2, 4, 3)).astype(np.float32)
+    found = converted.run(data=data, cont=np.ones((2, 4), np.float32))["back"]
+    np.testing.assert_array_equal(found, data[:1].reshape(4, 1, 3))
+
+
+#: A layer that makes the input one of steps x batch x features.
+LSTM_READER = layer("LSTM", "lstm", "data cont", recurrent_param="num_output: 2")
+LSTM_WEIGHTS = {"lstm": [np.ones(shape, np.float32) for shape in ((8, 3), (8,), (8, 2))]}

@@ -181,13 +181,15 @@ def _reshape(step: Step) -> list[Value]:
 def _reshaped(step: Step, bottom: Value, start: int, dims: list[int]) -> list[Size]:
     """Return the new sizes, 1 in place of -1.
 
-    A number equal to the declared size of the batch, at its axis, is the batch: the file was written for that one.
+    A number equal to the declared size of the batch, at its axis, is the batch: the file was written for that one. But
+    a 1 behind the first axis is a 1 where a -1 can take the batch: so one turns 1 x N x C round into N x 1 x C.
     """
     timed = step.graph.timed(step, 0)
     out = []
     for index, dim in enumerate(dims, start):
         own = bottom.shape[index] if index < bottom.rank else None
         is_batch = own is not None and not own.fixed and own.declared == dim and not (timed and index == 0)
+        is_batch = is_batch and not (dim == 1 and index > 0 and -1 in dims)
         out.append(own if own is not None and (dim == 0 or is_batch) else number(max(dim, 1)))
     return out
 

@@ -12,7 +12,8 @@ from portmatrix.converters.caffe.net import LayerSpec
 from portmatrix.converters.caffe.sizes import Shape
 from portmatrix.converters.caffe.step import Step, Value
 from portmatrix.converters.errors import ConversionError, Unsupported
-from portmatrix.converters.network import BATCH, Network, used_names
+from portmatrix.converters.network import BATCH, Network
+from portmatrix.converters.nodes import used_names
 
 Translation = Callable[[Step], list[Value]]
 

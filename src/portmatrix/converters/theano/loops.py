@@ -14,7 +14,8 @@ import numpy as np
 from onnx import NodeProto
 
 from portmatrix.converters.errors import Unsupported
-from portmatrix.converters.network import Scope, used_names
+from portmatrix.converters.network import Scope
+from portmatrix.converters.nodes import used_names
 from portmatrix.converters.theano.graph import Apply, Variable, integers
 from portmatrix.converters.theano.indexing import Bounds, gathered, sliced
 from portmatrix.converters.theano.sizes import Size, product
