@@ -20,8 +20,8 @@ import numpy as np
 
 ENVIRONMENT = {
     "python": ">=3.7,<3.9",
-    # NumPy 1.22 and SciPy 1.8 dropped what Theano imports.
-    "requirements": ["Theano==1.0.5", "numpy==1.21.6", "scipy==1.7.3", "six==1.17.0"],
+    # NumPy 1.22 and SciPy 1.8 dropped what Theano imports; its scan asks setuptools for versions.
+    "requirements": ["Theano==1.0.5", "numpy==1.21.6", "scipy==1.7.3", "six==1.17.0", "setuptools==68.0.0"],
     "env": {
         # No BLAS is linked, so that none need be there: Theano calls NumPy's. g++ takes a second or two for each kind
         # of expression in a graph, a minute a model in all, and half of it goes into optimizations that networks

@@ -18,7 +18,7 @@ ENVIRONMENTS = {
     "": {
         "python": ">=3.7,<3.9",
         # The exporter's requirements, item by item: equal lists share one environment.
-        "requirements": ["Theano==1.0.5", "numpy==1.21.6", "scipy==1.7.3", "six==1.17.0"],
+        "requirements": ["Theano==1.0.5", "numpy==1.21.6", "scipy==1.7.3", "six==1.17.0", "setuptools==68.0.0"],
         "env": {
             # As the exporter has them, with the reasons: NumPy does what need not be compiled.
             "THEANO_FLAGS": "device=cpu,floatX=float32,blas.ldflags=,gcc.cxxflags=-O1 -g0,linker=py,"

@@ -10,7 +10,7 @@ from portmatrix import plan, records, suite
 from portmatrix.rate import rate
 from portmatrix.records import ResultSet
 from portmatrix.render import readme
-from portmatrix.types import CONCLUSIVE, UNEXPECTED, Record
+from portmatrix.types import CONCLUSIVE, UNEXPECTED, Outcome, Record
 
 ROOT = Path(__file__).parent.parent
 SUITE = suite.load(ROOT)
@@ -29,7 +29,11 @@ def test_there_is_one_conclusive_record_for_every_cell_on_the_targets_that_were_
     cells = {str(cell) for cell in plan.cells_of(suite.axes(SUITE, everywhere=True)) if cell.target in targets}
     assert targets
     assert sorted(record.cell for record in REFERENCE) == sorted(cells)
-    assert all(record.outcome in CONCLUSIVE for record in REFERENCE)
+    open_ = [record for record in REFERENCE if record.outcome not in CONCLUSIVE]
+    open_ = [record for record in open_ if record.outcome is not Outcome.SKIP]  # by matrix.yaml, with a reason
+    # Of Torch7 there are the models that somebody once trained, and no way to train others.
+    assert {record.id.framework for record in open_} <= {"torch7"}
+    assert all(record.outcome is Outcome.NOT_RUN and "untested" in record.reason for record in open_)
 
 
 def test_they_are_from_one_run_that_reused_nothing() -> None:

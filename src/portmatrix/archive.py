@@ -41,7 +41,7 @@ def find(root: Path, recipe: Recipe, store: Store) -> Bundle | Failure | None:
     """
     place = place_of(root, recipe)
     if (place / _FAILURE).is_file():
-        return _failure(place)
+        return read_failure(place)[0]
     if not (place / MANIFEST).is_file():
         return None
     manifest = verify(place, read_manifest(place).digest)
@@ -55,12 +55,13 @@ def find(root: Path, recipe: Recipe, store: Store) -> Bundle | Failure | None:
         return Bundle(*store.put_bundle(copy, manifest))
 
 
-def _failure(place: Path) -> Failure:
+def read_failure(place: Path) -> tuple[Failure, Provenance]:
+    """Return why there is no bundle in ``place``, and where that was found; raises ``StoreError``."""
     try:
         kept = _Kept.model_validate_json((place / _FAILURE).read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(f"{place.name}/{_FAILURE} cannot be read: {str(error).splitlines()[0]}") from error
-    return Failure(kept.stage, kept.reason, "model")
+    return Failure(kept.stage, kept.reason, "model"), kept.provenance
 
 
 def put(root: Path, recipe: Recipe, made: Bundle | Failure, store: Store, day: str) -> Path:

@@ -88,7 +88,7 @@ def lease(plugin: Exporter | Runtime, folder: Path) -> Iterator[Lease]:
         if failure.unavailable:
             pytest.skip(f"{plugin.name}: {failure}")
         pytest.fail(f"{plugin.name}: {failure}\n{failure.log_tail}")
-    shared = {SUITE.root: False, folder.parent: True}
+    shared = {SUITE.root: False, folder.parent: True, default_root(): True}
     launch = environments.launch(built, plugin.name, spec, shared)
     launch = launch._replace(env={**launch.env, PROBED: str(plugin.file)})
     opened = Lease(launch, folder, limits(SUITE.spec.limits.cell_seconds, spec))
@@ -110,7 +110,9 @@ def workers_started(folder: Path) -> int:
 
 def unreported(spec: EnvironmentSpec, told: Mapping[str, str]) -> list[str]:
     """Return what a worker did not tell of the environment ``spec`` that it runs in: each pin must be met."""
-    wanted = [Requirement(item) for item in (*spec.requirements, f"python{spec.python}", "platform", "byteorder")]
+    # A container has the interpreter that it has.
+    python = [f"python{spec.python}"] if spec.interpreter else ["python"]
+    wanted = [Requirement(item) for item in (*spec.requirements, *python, "platform", "byteorder")]
     return [str(item) for item in wanted if item.name not in told or not _met(item, told[item.name])]
 
 
