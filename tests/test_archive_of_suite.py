@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_what_is_archived_is_whole_and_current(place: Path) -> None:
         provenance = manifest.provenance
         assert {item.batch for item in manifest.sets} >= set(recipe.batches)
     assert provenance.trained_with
+    told = (folder / (FAILURE if (folder / FAILURE).is_file() else MANIFEST)).read_text(encoding="utf-8")
+    assert not re.search(r"/(home|root|tmp|Users)/", told), "it names a folder of some machine"
     if place.parts[0] not in ELSEWHERE:
         assert provenance.recipe == recipe.digest(""), f'it has changed since: portmatrix archive "{place.parts[0]}/*"'
 

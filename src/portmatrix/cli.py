@@ -475,6 +475,11 @@ def archive(
             failed += 1
             console.print(f"ERROR {'/'.join(which)}: {bundle.reason}", markup=False, soft_wrap=True)
             continue
+        if isinstance(bundle, Failure):
+            reason = bundle.reason
+            for place, placeholder in recording.redactions(loaded, kept):
+                reason = reason.replace(place, placeholder)
+            bundle = bundle._replace(reason=reason)  # noqa: PLW2901 - the same, without this machine's folders
         typer.echo(f"{archives.put(loaded.root, recipe, bundle, kept, day)}")
     raise typer.Exit(1 if failed else 0)
 
