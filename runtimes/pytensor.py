@@ -93,6 +93,7 @@ def _rebuilt(namespace: Any, entry: Path) -> tuple[list[Any], list[Any]]:
     if spec is None or spec.loader is None:
         raise ValueError(f"{entry} has no network.py that builds the graph")
     network = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode = True  # the bundle is not ours to add files to
     spec.loader.exec_module(network)
     return network.inference(namespace, family, weights)
 

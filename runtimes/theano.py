@@ -92,6 +92,7 @@ def _rebuilt(namespace: Any, entry: str) -> Tuple[List[Any], List[Any]]:
         weights = {name: stored[name] for name in stored.files}
     spec = importlib.util.spec_from_file_location("network", os.path.join(entry, "network.py"))  # type: Any
     network = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode = True  # the bundle is not ours to add files to
     spec.loader.exec_module(network)
     return network.inference(namespace, family, weights)
 
