@@ -66,6 +66,11 @@ def test_an_operator_set_that_cannot_be_written_is_refused(tmp_path: Path, opset
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="is no folder"):
+        dense().save(tmp_path / "nowhere" / "m.onnx")
+
+
 def test_a_network_that_is_no_onnx_is_not_written(tmp_path: Path) -> None:
     network = dense()
     wrong = network.node("MatMul", ["x", network.constant(np.zeros((3, 500), np.float32))])

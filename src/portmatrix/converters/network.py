@@ -151,6 +151,8 @@ class Network(Scope):
         Raises ``ConversionError`` if the network does not pass ``onnx.checker``'s full check or shape inference, or has
         no equivalent in ``opset``.
         """
+        if not file.parent.is_dir():
+            raise ConversionError(f"{file} cannot be written: {file.parent} is no folder; make it, or name another")
         self._drop_unused()
         model = self._skeleton()
         if batch is not None:
