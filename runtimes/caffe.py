@@ -34,7 +34,10 @@ def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) ->
     ctypes.CDLL("libopenblas.so.0").openblas_set_num_threads(threads)
     caffe.set_mode_cpu()
     folder = Path(entry)
-    return caffe.Net(str(folder / "model.prototxt"), caffe.TEST, weights=str(folder / "model.caffemodel"))
+    net = caffe.Net(str(folder / "model.prototxt"), caffe.TEST, weights=str(folder / "model.caffemodel"))
+    if not net.inputs or not net.outputs:  # Caffe takes an empty file for a net without layers
+        raise ValueError("model.prototxt has no net that reads anything and computes something")
+    return net
 
 
 def input_names(session: Any) -> Sequence[str]:
