@@ -95,7 +95,8 @@ def _rebuilt(namespace: Any, entry: Path) -> tuple[list[Any], list[Any]]:
     network = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode = True  # the bundle is not ours to add files to
     spec.loader.exec_module(network)
-    return network.inference(namespace, family, weights)
+    inputs, outputs = network.inference(namespace, family, weights)
+    return inputs, outputs
 
 
 def _names(variables: list[Any], tensors: Sequence[Mapping[str, Any]]) -> list[str]:

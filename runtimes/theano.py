@@ -31,7 +31,14 @@ FORMATS = ("theano", "theano-weights")
 #: How deep a pickled graph is nested at most.
 PICKLE_DEPTH = 50000
 #: Theano's operations that have no implementation in Python, or one that is a thousand times slower.
-IN_C = ("CorrMM", "CorrMM_gradWeights", "CorrMM_gradInputs", "Corr3dMM", "Corr3dMM_gradWeights", "Corr3dMM_gradInputs")
+IN_C: Tuple[str, ...] = (
+    "CorrMM",
+    "CorrMM_gradWeights",
+    "CorrMM_gradInputs",
+    "Corr3dMM",
+    "Corr3dMM_gradWeights",
+    "Corr3dMM_gradInputs",
+)
 IN_C += ("Pool", "MaxPoolGrad", "AveragePoolGrad")
 
 #: The compiled function, and the names of its inputs and outputs in order.
@@ -55,7 +62,7 @@ def load(entry: str, format: str, signature: Dict[str, Any], threads: int) -> Se
 
 def input_names(session: Session) -> List[str]:
     """Return the names of the graph's inputs in order."""
-    return session.inputs
+    return list(session.inputs)
 
 
 def run(session: Session, inputs: Dict[str, Any]) -> Dict[str, Any]:
@@ -94,7 +101,8 @@ def _rebuilt(namespace: Any, entry: str) -> Tuple[List[Any], List[Any]]:
     network = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode = True  # the bundle is not ours to add files to
     spec.loader.exec_module(network)
-    return network.inference(namespace, family, weights)
+    inputs, outputs = network.inference(namespace, family, weights)
+    return inputs, outputs
 
 
 def _names(variables: List[Any], tensors: List[Dict[str, Any]]) -> List[str]:
@@ -111,7 +119,7 @@ def _mode() -> Any:
     import theano
     from theano.gof import link
 
-    class CompiledConvolutions(link.PerformLinker):  # type: ignore[misc, name-defined]
+    class CompiledConvolutions(link.PerformLinker):
         """Theano's linker for Python, except that it asks some operations for their C."""
 
         def make_all(self, input_storage: Any = None, output_storage: Any = None, storage_map: Any = None) -> Any:
