@@ -138,7 +138,7 @@ def samples_fit(manifest: Manifest, folder: Path, recipe: Recipe) -> None:
     dynamic = recipe.way.batch is Batch.DYNAMIC
     signature = manifest.signature
     assert all((tensor.shape[0] is None) == dynamic for tensor in signature.inputs)
-    for samples in manifest.sets:
+    for samples in manifest.tried:
         for tensors, files in ((signature.inputs, samples.inputs), (signature.outputs, samples.outputs)):
             assert [tensor.name for tensor in tensors] == list(files)
             for tensor in tensors:
