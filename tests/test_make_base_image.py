@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_base_image.sh"
 #: A mirror of Debian, which nobody asks.
-MIRROR = "http://mirror.example/debian"
+MIRROR = "cdrom:mirror"
 #: What a Debian machine has and the script uses.
 COMMANDS = ("sh", "cat", "timeout", "mktemp", "chmod", "rm", "head", "dirname", "basename", "grep", "tr", "touch")
 
@@ -92,11 +92,11 @@ def test_buildah_adds_and_commits(machine: Machine) -> None:
 
 def test_the_mirror_is_that_of_apt_or_the_one_given(machine: Machine) -> None:
     machine.has("docker")
-    machine.has("apt-get", "echo http://near.example/debian/; echo http://far.example/debian/")
+    machine.has("apt-get", "echo cdrom:near/; echo cdrom:far/")
     machine.run("bullseye")
-    assert any(line.startswith("mmdebstrap") and line.endswith(" http://near.example/debian") for line in machine.log)
-    machine.run("-m", "http://other.example/debian", "bullseye")
-    assert machine.log[-2].endswith(" http://other.example/debian")
+    assert any(line.startswith("mmdebstrap") and line.endswith(" cdrom:near") for line in machine.log)
+    machine.run("-m", "cdrom:other", "bullseye")
+    assert machine.log[-2].endswith(" cdrom:other")
 
 
 def test_a_release_without_a_docker_file_of_its_own_names_no_variable(machine: Machine) -> None:

@@ -40,7 +40,7 @@ def converter_digest(name: str) -> str:
 def key_of(recipe: Recipe, source: Bundle) -> str:
     """Return the recipe digest of a converted bundle: what it is made from, and what makes it."""
     way = recipe.way
-    made_from = [source.digest, converter_digest(way.converter), way.model_dump(mode="json"), _batches(recipe)]
+    made_from = [source.digest, converter_digest(way.converter), way.model_dump(mode="json"), list(recipe.batches)]
     return digest_of(["conversion", recipe.path, *made_from])
 
 
@@ -61,10 +61,6 @@ def convert(lease: Lease, recipe: Recipe, source: Bundle, store: Store, limits: 
             return Bundle(*store.put_bundle(folder, manifest))
     except DiskFull as error:
         return Failure(Stage.EXPORT, str(error), "harness")
-
-
-def _batches(recipe: Recipe) -> list[int]:
-    return list(recipe.batches)
 
 
 def _request(recipe: Recipe, source: Bundle, store: Store, folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 import findpython
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from portmatrix.commands import Patience, Stopped, never, output_of
@@ -43,32 +43,6 @@ _DESCRIPTION = "environment.json"
 _LINKS = "linked"
 #: The first pip that tells what it would install (--dry-run --report).
 _FIRST_REPORTING_PIP = Version("22.2")
-
-#: A program that prints the versions of the distributions it is asked for. Interpreters before 3.8 have nothing in
-#: their standard library that tells them.
-_VERSIONS = """
-import glob, json, os, re, sys
-try:
-    from importlib.metadata import PackageNotFoundError, version
-except ImportError:
-    PackageNotFoundError = KeyError
-    def version(name):
-        return found[canonical(name)]
-def canonical(name):
-    return re.sub("[-_.]+", "-", name).lower()
-found = {}
-for place in sys.path:
-    for folder in glob.glob(os.path.join(place, "*.dist-info")):
-        name, number = os.path.basename(folder)[: -len(".dist-info")].split("-")[:2]
-        found[canonical(name)] = number
-versions = {}
-for name in json.loads(sys.argv[1]):
-    try:
-        versions[name] = version(name)
-    except PackageNotFoundError:
-        versions[name] = None
-print(json.dumps(versions))
-"""
 
 Announce = Callable[[str], None]
 
@@ -410,11 +384,14 @@ def _megabytes(size: int | None) -> str:
 
 def _health(python: Path, spec: EnvironmentSpec, patience: Patience) -> None:
     """Check that the environment starts and holds exactly what was required of it."""
-    command = [str(python), "-I", "-c", _VERSIONS, json.dumps(list(spec.packages))]
-    found = json.loads(output_of(command, patience, "start the environment"))
+    command = [str(python), "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]
+    places = json.loads(output_of(command, patience, "start the environment"))
+    # Read from here: interpreters before 3.8 have nothing in their standard library that tells what is installed.
+    installed = metadata.distributions(path=places)
+    found = {canonicalize_name(item.metadata["Name"]): item.version for item in installed}
     for item in spec.requirements:
         requirement = Requirement(item)
-        version = found[requirement.name]
+        version = found.get(canonicalize_name(requirement.name))
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             raise EnvironmentFailure(f"asked for {item}, but {requirement.name} {version} was installed")
 

@@ -423,8 +423,6 @@ class MatrixRun:
         match job:
             case _Export():
                 self._export(lease, job)
-            case _Convert():
-                self._convert(lease, job)
             case _Run():
                 self._listener.begins(str(job.cell))
                 self._run(lease, behind, job, self._runtime(plugin.name))
