@@ -1,4 +1,6 @@
-"""ONNX Runtime on its CPU provider: the current release, and 1.17, the last one before ONNX IR version 10."""
+"""ONNX Runtime on its CPU provider: the current release; 1.21, which Debian 13 has for every architecture; and 1.17,
+the last one before ONNX IR version 10.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,12 @@ from typing import Any
 
 ENVIRONMENTS = {
     "": {"python": ">=3.11,<3.14", "requirements": ["onnxruntime==1.32.0", "numpy==2.4.6"]},
+    # The last numpy that does not call complex functions of the C runtime which Wine lacks.
+    "1.21": {
+        "python": ">=3.10,<3.13",
+        "requirements": ["onnxruntime==1.21.0", "numpy==2.0.2"],
+        "debian": ["python3-onnxruntime"],
+    },
     "1.17": {"python": ">=3.10,<3.13", "requirements": ["onnxruntime==1.17.3", "numpy==1.26.4"]},
 }
 FORMATS = ("onnx",)

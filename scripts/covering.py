@@ -16,7 +16,7 @@ from typing import NamedTuple
 from portmatrix import cli, plan, records, suite
 from portmatrix.plan import Selection
 from portmatrix.suite import Suite
-from portmatrix.types import UNEXPECTED, CellId, Outcome, Record
+from portmatrix.types import CellId, Outcome, Record
 
 
 class Check(NamedTuple):
@@ -57,7 +57,7 @@ def check_cells(cells: Sequence[CellId], found: Sequence[Record], reference: Map
             yield Check(cell, "was planned and has no record")
         elif counted[cell] > 1:
             yield Check(cell, f"has {counted[cell]} records")
-        elif record.outcome in UNEXPECTED:
+        elif record.unexpected:
             yield Check(cell, _told(record))
         elif cell in reference and reference[cell].outcome is not record.outcome:
             yield Check(cell, f"{_told(record)}; in the reference it is {_told(reference[cell])}")

@@ -166,10 +166,12 @@ def test_nothing_selected_is_4_unless_allowed(assemble: Assemble, command: Comma
     assert command(*arguments, "--allow-empty").status == 0
 
 
-def test_cells_out_of_reach_only_are_4_and_say_why(assemble: Assemble, command: Command) -> None:
-    ended = command("run", "*/away", "--suite", assemble("runtimes/plain", "targets/away"))
-    assert ended.status == 4
-    assert "out of reach from here: away (there is no such machine here)" in ended.err
+def test_a_target_out_of_reach_is_looked_up_where_it_is_named(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "targets/away")
+    ended = command("plan", "*", "--suite", root, "--json")
+    assert not [cell for cell in json.loads(ended.out)["cells"] if cell.endswith("/away")]
+    ended = command("plan", "*/away", "--suite", root, "--json")
+    assert "linear/free/native/plain/away" in json.loads(ended.out)["cells"]
 
 
 # --- What is said ---------------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def test_a_plan_is_shown_and_given_as_json(assemble: Assemble, command: Command)
     assert shown.status == 0
     assert "2 cells" in shown.out
     assert "left out: linear/free/graph/plain/here: not today" in shown.out
-    assert "out of reach: away: there is no such machine here" in shown.out
+    assert "looked up only: away: there is no such machine here" in shown.out
     assert "broken: -/-/-/no_function/here: " in shown.out
     planned = json.loads(command("plan", "--suite", root, "--json").out)
     assert planned["cells"] == ["linear/free/native/plain/here", "linear/free/dynamic/plain/here"]
@@ -242,7 +244,7 @@ def test_shards_of_the_command_line_cover_everything_once(assemble: Assemble, co
         ("frameworks", "linear\tnative, dynamic, graph"),
         ("paths", "linear/graph\tonnx, npz-graph, dynamic batch"),
         ("runtimes", "plain\tnpz-linear, npz-graph"),
-        ("targets", "away\tout of reach: there is no such machine here"),
+        ("targets", "away\tstatic: there is no such machine here"),
         ("data", "points\tplane"),
         ("cells", "linear/free/native/plain/away"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portmatrix.errors import NothingSelected, UserError
 from portmatrix.globs import Globs
-from portmatrix.plan import Axes, Selection, cells_of, parse_shard, plan
+from portmatrix.plan import Axes, Selection, belonging, cells_of, parse_shard, plan
 from portmatrix.types import CellId
 
 names = st.sampled_from(["a", "b", "c", "d-1", "e.2"])
@@ -161,3 +161,41 @@ def test_no_glob_matches_nothing() -> None:
 def test_what_is_no_cell_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected framework/model/path/runtime/target"):
         CellId.parse(text)
+
+
+# --- Systems and bounds ---------------------------------------------------------------------------------------------
+
+BOUNDED = AXES._replace(bounds={"linux-arm64": ("torch/mlp/*",)})
+
+
+def test_a_runtime_has_cells_on_targets_of_its_systems_only() -> None:
+    axes = AXES._replace(takers={("onnxruntime", "linux-x86_64"), ("litert", "linux-arm64")})
+    assert {(cell.runtime, cell.target) for cell in cells_of(axes)} == axes.takers
+
+
+def test_beyond_the_bounds_of_a_target_nothing_is_planned() -> None:
+    for selection in (Selection(), Selection(("torch/*",)), Selection(("*/onnx/*",))):
+        found = plan(BOUNDED, [], selection).cells
+        assert {cell.model for cell in found if cell.target == "linux-arm64"} == {"mlp"}
+        assert {cell.model for cell in found if cell.target == "linux-x86_64"} == {"mlp", "lstm"}
+
+
+@pytest.mark.parametrize("glob", ["*/linux-arm64", "torch/lstm/*/linux-{arm64,x86_64}", "torch/lstm/*/*/linux-arm64"])
+def test_who_names_a_target_gets_what_lies_beyond_its_bounds(glob: str) -> None:
+    found = plan(BOUNDED, [], Selection((glob,))).cells
+    assert any((cell.model, cell.target) == ("lstm", "linux-arm64") for cell in found)
+
+
+def test_naming_one_target_opens_no_other() -> None:
+    found = plan(BOUNDED, [], Selection(("*/linux-x86_64", "*lstm*"))).cells
+    assert {cell.target for cell in found if cell.model == "lstm"} == {"linux-x86_64"}
+
+
+def test_it_is_said_how_to_reach_beyond_the_bounds() -> None:
+    axes = BOUNDED._replace(targets=("linux-arm64",))
+    with pytest.raises(NothingSelected, match=r"beyond the scope .* torch/lstm/onnx/onnxruntime/linux-arm64"):
+        plan(axes, [], Selection(("torch/lstm/*",)))
+
+
+def test_what_belongs_to_the_matrix_is_what_a_plan_without_globs_takes() -> None:
+    assert list(belonging(BOUNDED)) == plan(BOUNDED, [], Selection()).cells

@@ -107,7 +107,7 @@ def test_a_wrong_path_is_named_by_its_key(declared: str, discover_with: Discover
 
 def test_a_target_that_raises_or_is_nowhere_is_broken_alone(discover_with: Discover) -> None:
     text = (TINY / "targets" / "here.py").read_text()
-    raising = text.replace("return {", "raise OSError('no docker'); return {")
+    raising = text.replace("return [", "raise OSError('no docker'); return [")
     assert "no docker" in why_broken(discover_with(targets__bad=raising))
 
 

@@ -10,12 +10,36 @@ import pytest
 from tiny_suite import Assemble
 
 from portmatrix import suite
+from portmatrix.bundle import Manifest, Signature
+from portmatrix.export import Bundle
 from portmatrix.recording import Recorder, now, processor
 from portmatrix.store import Store
-from portmatrix.types import CellId, Outcome, Reach, Stage
+from portmatrix.types import Batch, CellId, Lookup, Outcome, PathKind, Reach, Stage
 from portmatrix.workers import Failure
 
 CELL = CellId("linear", "free", "native", "plain", "here")
+BUNDLE = Bundle(
+    "d" * 64,
+    Manifest(
+        framework="linear",
+        model="free",
+        path="native",
+        kind=PathKind.NATIVE,
+        format="npz-linear",
+        batch=Batch.STATIC,
+        entry="model.npz",
+        signature=Signature(inputs=(), outputs=()),
+        sets=(),
+        files={},
+        seed=1,
+        accuracy=None,
+        recipe="r",
+        trained_on="here",
+        environment={},
+        facts={},
+        seconds={},
+    ),
+)
 
 
 @pytest.fixture
@@ -74,3 +98,41 @@ def test_an_expectation_turns_failures_and_passes_only(
     record = recorder.expect(recorder.record(CELL._replace(path=path), outcome, stage, ""))
     assert record.outcome is becomes
     assert (record.expected == "known") == (becomes in {Outcome.XFAIL, Outcome.XPASS})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage", "expected", "unexpected"),
+    [
+        (Outcome.ERROR, Stage.LOAD, True, False),
+        (Outcome.ERROR, Stage.RUN, False, True),
+        (Outcome.FAIL, Stage.LOAD, False, True),
+        (Outcome.PASS, None, False, False),
+    ],
+)
+def test_a_known_fault_of_an_emulator_stays_an_error_and_turns_nothing_red(
+    outcome: Outcome, stage: Stage | None, expected: bool, unexpected: bool, assemble: Assemble, tmp_path: Path
+) -> None:
+    known = [{"cells": "*", "stage": "LOAD", "reason": "its emulator", "outcome": "ERROR"}]
+    recorder = Recorder(suite.load(assemble("runtimes/plain", expect=known)), Store(tmp_path / "store"), "r")
+    record = recorder.expect(recorder.record(CELL, outcome, stage, ""))
+    assert record.outcome is outcome
+    assert (record.expected is not None, record.unexpected) == (expected, unexpected)
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome", "words"),
+    [
+        (
+            Lookup(possible=True, asked="x==1", found=("x-1.whl",), floor="glibc 2.28", date="2026-11-25"),
+            "NOT_RUN",
+            "glibc 2.28",
+        ),
+        (Lookup(possible=False, asked="x==1", date="2026-11-25"), "FAIL", "nothing is published"),
+        (Lookup(possible=False, asked="x==1", lacking=("Foo",), date="2026-11-25"), "FAIL", "no kernel for Foo"),
+    ],
+)
+def test_a_look_up_is_never_a_pass(found: Lookup, outcome: str, words: str, recorder: Recorder) -> None:
+    record = recorder.looked_up(CELL, BUNDLE, found)
+    assert (record.outcome.value, record.stage, record.reach) == (outcome, Stage.PREPARE, Reach.STATIC)
+    assert words in record.reason
+    assert record.lookup == found

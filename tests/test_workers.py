@@ -13,8 +13,18 @@ import pytest
 from tiny_suite import ended, eventually
 
 from portmatrix import workers
+from portmatrix.sites import signal_name
 from portmatrix.types import Stage
-from portmatrix.workers import Failure, Launch, Lease, Limits, Worker, network_closure, signal_name, worker_environment
+from portmatrix.workers import (
+    Failure,
+    Launch,
+    Lease,
+    Limits,
+    Worker,
+    in_python,
+    network_closure,
+    worker_environment,
+)
 
 LIMITS = Limits(30, 1024)
 HELLO = """
@@ -28,17 +38,18 @@ for line in sys.stdin:
 
 
 def launch(python: str = sys.executable, **changes: object) -> Launch:
-    return Launch("test", (), python, {}, False, ("numpy",))._replace(**changes)  # type: ignore[arg-type]
+    return Launch("test", (), in_python(python), {}, False, ("numpy",))._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def impostor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts a program in the worker's place: it says hello, then does as told with every other request."""
 
+    file = tmp_path / "impostor.py"
+    monkeypatch.setattr(workers, "WORKER", file)
+
     def put(body: str) -> None:
-        file = tmp_path / "impostor.py"
         file.write_text(HELLO + "".join(f"    {line}\n" for line in body.splitlines()))
-        monkeypatch.setattr(workers, "WORKER", file)
 
     return put
 

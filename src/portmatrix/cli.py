@@ -28,7 +28,7 @@ from portmatrix.export import Bundle
 from portmatrix.globs import Globs
 from portmatrix.matrix import MatrixRun, Options
 from portmatrix.plan import Plan, Selection
-from portmatrix.plugins import EnvironmentSpec, NoWay, Way
+from portmatrix.plugins import EnvironmentSpec, NoWay, Target
 from portmatrix.progress import Lines, display
 from portmatrix.rate import Rating, rate
 from portmatrix.records import Journal, ResultSet
@@ -36,7 +36,7 @@ from portmatrix.render import html, junit, readme, summary, terminal
 from portmatrix.starter import write_starter
 from portmatrix.store import Store, default_root, write_whole
 from portmatrix.suite import Suite
-from portmatrix.types import UNEXPECTED, CellId, Outcome, Record
+from portmatrix.types import CellId, Outcome, Reach, Record
 from portmatrix.workers import Failure
 
 app = typer.Typer(
@@ -66,11 +66,14 @@ ArchivedOption = Annotated[
 ]
 ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n parts; trained models are not split.")]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many workers at once.")]
+ReachOption = Annotated[
+    Reach | None, typer.Option("--reach", help="Reach targets in this way only; else in the best that there is.")
+]
 FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
 
 
-def _suite(named: Path | None) -> Suite:
-    return suites.load(suites.find_root(Path.cwd(), named))
+def _suite(named: Path | None, reach: Reach | None = None) -> Suite:
+    return suites.load(suites.find_root(Path.cwd(), named), reach)
 
 
 def _store(named: Path | None) -> Store:
@@ -82,24 +85,13 @@ def _selection(globs: Sequence[str] | None, skip: Sequence[str] | None, shard: s
 
 
 def _plan(suite: Suite, selection: Selection, *, allow_empty: bool = False) -> Plan:
-    """Return the plan on the targets within reach; where only targets out of reach are asked for, say so."""
+    """Return the plan of a run on this machine; an empty one only where that is allowed, or something is broken."""
     try:
         return planning.plan(suites.axes(suite), suites.exclusions(suite), selection)
-    except NothingSelected as error:
+    except NothingSelected:
         if allow_empty or _broken(suite, selection):
             return Plan([], [])
-        try:
-            planning.plan(suites.axes(suite, everywhere=True), suites.exclusions(suite), selection)
-        except NothingSelected:
-            raise error from None
-        raise NothingSelected(
-            f"all cells selected are on targets out of reach from here: {_out_of_reach(suite)}"
-        ) from None
-
-
-def _out_of_reach(suite: Suite) -> str:
-    away = {name: target.way for name, target in suite.plugins.targets.items() if isinstance(target.way, NoWay)}
-    return "; ".join(f"{name} ({way.why})" for name, way in away.items())
+        raise
 
 
 def _broken(suite: Suite, selection: Selection, run: str = "-") -> list[Record]:
@@ -107,8 +99,8 @@ def _broken(suite: Suite, selection: Selection, run: str = "-") -> list[Record]:
 
 
 def _everywhere(suite: Suite) -> Iterable[str]:
-    """Yield every cell id of the suite on every target, so that what nobody tried shows as NOT_RUN."""
-    return ("/".join(cell) for cell in planning.cells_of(suites.axes(suite, everywhere=True)))
+    """Yield every cell id that belongs to the matrix, on every target: what nobody tried shows as NOT_RUN."""
+    return ("/".join(cell) for cell in planning.belonging(suites.axes(suite, everywhere=True)))
 
 
 def _results(suite: Suite, found: Iterable[Record]) -> tuple[ResultSet, tuple[Rating, ...]]:
@@ -128,11 +120,12 @@ def plan(
     globs: GlobsArgument = None,
     skip: SkipOption = None,
     shard: ShardOption = "1/1",
+    reach: ReachOption = None,
     suite: SuiteOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The cells as JSON.")] = False,
 ) -> None:
     """Show which cells would be run, and which would not, and why."""
-    loaded = _suite(suite)
+    loaded = _suite(suite, reach)
     selection = _selection(globs, skip, shard)
     planned = _plan(loaded, selection)
     if as_json:
@@ -149,8 +142,8 @@ def plan(
     for framework, path, form in suites.untaken(loaded):
         console.print(f"no runtime takes {form}: {framework}/*/{path} has no cells", markup=False)
     for name, target in loaded.plugins.targets.items():
-        if isinstance(target.way, NoWay):
-            console.print(f"out of reach: {name}: {target.way.why}", markup=False)
+        if target.is_static:
+            console.print(f"looked up only: {name}: {target.missing[-1].why}", markup=False)
     for record in _broken(loaded, selection):
         console.print(f"broken: {record.cell}: {record.reason}", markup=False)
 
@@ -177,7 +170,7 @@ def list_(
             for path, declared in item.paths.items()
         ),
         "runtimes": lambda: (f"{name}\t{', '.join(item.formats)}" for name, item in plugins.runtimes.items()),
-        "targets": lambda: (f"{name}\t{_way(item.way)}" for name, item in plugins.targets.items()),
+        "targets": lambda: (f"{name}\t{_reached(item)}" for name, item in plugins.targets.items()),
         "data": lambda: (f"{name}\t{', '.join(item.views)}" for name, item in plugins.data.items()),
         "cells": lambda: _everywhere(loaded),
     }
@@ -187,8 +180,13 @@ def list_(
         typer.echo(line)
 
 
-def _way(way: Way | NoWay) -> str:
-    return way.reach.value if isinstance(way, Way) else f"out of reach: {way.why}"
+def _reached(target: Target) -> str:
+    """Return how a target is reached, in a few words; if not at all, why."""
+    way = target.way
+    if target.is_static or isinstance(way, NoWay):
+        return f"static: {target.missing[-1].why}"
+    by = f", {way.emulator}" if way.emulator else ""
+    return way.reach.value if way.place == "machine" else f"{way.reach.value}: {way.place}{by}"
 
 
 @app.command()
@@ -242,11 +240,12 @@ def run(
     bundles: Annotated[Path | None, typer.Option("--bundles", help="Run these bundle archives; train nothing.")] = None,
     archived: ArchivedOption = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="No cell selected is no error.")] = False,
+    reach: ReachOption = None,
     suite: SuiteOption = None,
     store: StoreOption = None,
 ) -> None:
     """Train, export, run, compare and rate the selected cells (all of them unless globs say otherwise)."""
-    loaded = _suite(suite)
+    loaded = _suite(suite, reach)
     kept = _store(store)
     selection = _selection(globs, skip, shard)
     planned = _plan(loaded, selection, allow_empty=allow_empty)
@@ -267,12 +266,12 @@ def run(
     terminal.print_results(console, results.records, ratings, loaded.spec.ratings.survey)
     console.print(f"records: {file}", highlight=False, soft_wrap=True)
     ended = [record for record in results.records if record.started]
-    if ended and all(record.outcome is Outcome.NOT_RUN for record in ended):
+    if ended and all(record.outcome is Outcome.NOT_RUN and record.lookup is None for record in ended):
         console.print(
             "nothing could be tried: every cell selected is NOT_RUN; `portmatrix doctor` says what is missing"
         )
         raise typer.Exit(1)
-    raise typer.Exit(1 if any(record.outcome in UNEXPECTED for record in ended) else 0)
+    raise typer.Exit(1 if any(record.unexpected for record in ended) else 0)
 
 
 def _default_output(suite: Suite) -> Path:
@@ -381,6 +380,7 @@ def _is_stale(file: Path, text: str) -> bool:
 def repro(
     cell: Annotated[str, typer.Argument(help="The id of one cell, as every table and record shows it.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Train and export it again, too.")] = False,
+    reach: ReachOption = None,
     suite: SuiteOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -389,7 +389,7 @@ def repro(
         wanted = CellId.parse(cell)
     except ValueError as error:
         raise UserError(f"{error}; `portmatrix list cells` shows all of them") from error
-    loaded = _suite(suite)
+    loaded = _suite(suite, reach)
     kept = _store(store)
     planned = _plan(loaded, Selection((cell,)))
     planned = planned._replace(cells=[*planned.cells, *(item.cell for item in planned.left_out)], left_out=[])
@@ -405,7 +405,7 @@ def repro(
         if record.bundle:
             typer.echo(f"bundle: {kept.bundle_folder(record.bundle)}")
         typer.echo(f"worker's folder: {folder}")
-        raise typer.Exit(1 if record.outcome in UNEXPECTED else 0)
+        raise typer.Exit(1 if record.unexpected else 0)
 
 
 @app.command()
@@ -417,10 +417,9 @@ def doctor(suite: SuiteOption = None, store: StoreOption = None) -> None:
     typer.echo(f"portmatrix {__version__} on {host.os} {host.arch} {host.libc}, CPython {platform.python_version()}")
     typer.echo(f"suite  {loaded.root}\nstore  {kept.root}")
     typer.echo(f"workers' network is closed by: {workers.network_closure()[1]}")
-    table = Table("target", "reach", "what to do", title="targets")
+    table = Table("target", "reach", "what would reach it", title="targets")
     for name, target in loaded.plugins.targets.items():
-        way = target.way
-        table.add_row(name, *((way.reach.value, "") if isinstance(way, Way) else (f"none: {way.why}", way.install)))
+        table.add_row(name, _reached(target), target.missing[-1].install if target.is_static else "")
     console.print(table)
     table = Table("environment", "state", "what to do", title="environments")
     for name, spec in matrix.environment_specs(loaded).items():

@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from portmatrix.commands import Patience, output_of
 from portmatrix.errors import EnvironmentFailure
+from portmatrix.sites import Inside, Site, by_status
 
 #: Variables of the engine's environment that a build gets as arguments of the same name without the prefix.
 _PASSED = {
@@ -60,20 +61,6 @@ class Image(NamedTuple):
     def has_own_network(self) -> bool:
         """Whether its containers get a network of their own (or none); Buildah's without isolation share the host's."""
         return self.tool.name != "buildah"
-
-
-class Inside(NamedTuple):
-    """How a command runs in a container: its name, folder, variables, folders seen inside, memory, and network.
-
-    ``shared`` maps folders, which have the same path inside, to whether they can be written.
-    """
-
-    name: str
-    folder: Path
-    env: Mapping[str, str]
-    shared: Mapping[Path, bool]
-    memory_mb: int
-    network: bool
 
 
 @functools.cache
@@ -222,3 +209,24 @@ def end(image: Image, name: str) -> None:
 
 def _force(image: Image) -> list[str]:
     return [] if image.tool.name == "buildah" else ["--force"]
+
+
+def site_of(image: Image, closure: Sequence[str], closed_by: str) -> Site:
+    """Return the site that containers of the image are.
+
+    ``closure`` is the command prefix that closes the network of what is not isolated by the tool itself, and
+    ``closed_by`` the word for it in records.
+    """
+    own = image.has_own_network
+
+    def wrap(inside: Inside, command: Sequence[str]) -> list[str]:
+        prefix = [] if own or inside.network else closure
+        return [*prefix, *command_inside(image, inside, command)]
+
+    return Site(
+        wrap=wrap,
+        network="namespace" if own else closed_by,
+        via=f"{image.tool.name}, image {image.tag}",
+        ending=lambda _inside, status: by_status(status),
+        end=lambda inside: end(image, inside.name),
+    )

@@ -15,7 +15,7 @@ from portmatrix.errors import DiskFull
 from portmatrix.export import Bundle, Recipe
 from portmatrix.store import Store, digest_of
 from portmatrix.types import Batch, Stage, TensorSpec
-from portmatrix.workers import Failure, Launch, Lease, Limits
+from portmatrix.workers import Failure, Launch, Lease, Limits, in_python
 
 _MODULE = "portmatrix.converters"
 _ENTRY = "model.onnx"
@@ -24,7 +24,7 @@ _PACKAGES = ("onnx", "numpy", "protobuf")
 
 def launch() -> Launch:
     """Return how a converter's worker is started."""
-    return Launch("converters", (), sys.executable, {}, network=False, packages=_PACKAGES)
+    return Launch("converters", (), in_python(sys.executable), {}, network=False, packages=_PACKAGES)
 
 
 @functools.cache

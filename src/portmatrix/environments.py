@@ -30,11 +30,12 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from portmatrix.commands import Patience, Stopped, never, output_of
-from portmatrix.containers import Image, build_image, has_image, image_for
+from portmatrix.containers import Image, build_image, has_image, image_for, site_of
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
+from portmatrix.sites import Site
 from portmatrix.store import Store, digest_of, write_whole
-from portmatrix.workers import Launch
+from portmatrix.workers import Launch, in_python, network_closure
 
 #: Changes when the way of building changes, so that environments built the old way are not taken for the new.
 BUILDER = 2
@@ -55,15 +56,23 @@ class Interpreter(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """A built environment: its key, its interpreter, and the image that this is in (None: it is on this machine).
+    """A built environment: its key, the command of a worker in it, and its site (None: it is on this machine).
 
-    ``env`` are variables that what runs in it needs to find what was linked there.
+    ``env`` are variables that what runs in it needs to find what was put there. ``versions`` are those of packages
+    that the worker cannot tell of itself, and ``interpreter_free`` says that it is a program, with no interpreter.
     """
 
     key: str
-    python: str
+    command: tuple[str, ...]
     env: Mapping[str, str]
-    image: Image | None = None
+    site: Site | None = None
+    versions: Mapping[str, str] = {}
+    interpreter_free: bool = False
+
+    @property
+    def python(self) -> str:
+        """What the worker's command begins with: the interpreter, unless the worker is a program of its own."""
+        return self.command[0]
 
     @property
     def folder(self) -> Path:
@@ -197,22 +206,43 @@ def existing(store: Store, spec: EnvironmentSpec) -> Environment | None:
     source = source_of(spec)
     key = environment_key(spec, source)
     if isinstance(source, Image):
-        return Environment(key, source.python, {}, source) if has_image(source) else None
+        return _in_image(key, source) if has_image(source) else None
     folder = store.root / "envs" / key
     if not (folder / _DESCRIPTION).is_file() or not python_in(folder).exists():
         return None
-    return Environment(key, str(python_in(folder)), _links(folder, spec))
+    return Environment(key, in_python(str(python_in(folder))), _links(folder, spec))
 
 
 def launch(
-    built: Environment, name: str, spec: EnvironmentSpec, shared: Mapping[Path, bool], prefix: tuple[str, ...] = ()
+    built: Environment,
+    name: str,
+    spec: EnvironmentSpec,
+    shared: Mapping[Path, bool],
+    prefix: tuple[str, ...] = (),
+    more: Mapping[str, str] | None = None,
 ) -> Launch:
     """Return how a worker of the plug-in ``name`` is started in its environment, on the target behind ``prefix``.
 
-    ``shared`` are the folders that it must see where that is a container (True: to write).
+    ``shared`` are the folders that it must see where that is a container (True: to write), ``more`` the variables that
+    the target gives to all of its workers.
     """
-    env = {**built.env, **spec.env}
-    return Launch(name, prefix, built.python, env, spec.network, spec.packages, built.image, shared)
+    env = {**built.env, **(more or {}), **spec.env}
+    return Launch(
+        name,
+        prefix,
+        built.command,
+        env,
+        spec.network,
+        spec.packages,
+        built.site,
+        shared,
+        built.versions,
+        built.interpreter_free,
+    )
+
+
+def _in_image(key: str, image: Image) -> Environment:
+    return Environment(key, in_python(image.python), {}, site_of(image, *network_closure()))
 
 
 def _links(folder: Path, spec: EnvironmentSpec) -> dict[str, str]:
@@ -241,7 +271,7 @@ def ensure(
             return ready
         if isinstance(source, Image):
             build_image(source, announce, patience)
-            return Environment(key, source.python, {}, source)
+            return _in_image(key, source)
         folder = store.root / "envs" / key
         shutil.rmtree(folder, ignore_errors=True)
         with store.scratch("env") as scratch:
@@ -249,7 +279,7 @@ def ensure(
             _build(building, spec, source, announce, patience)
             _point_scripts(building, folder)
             building.rename(folder)
-    return Environment(key, str(python_in(folder)), _links(folder, spec))
+    return Environment(key, in_python(str(python_in(folder))), _links(folder, spec))
 
 
 def _build(

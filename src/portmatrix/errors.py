@@ -51,13 +51,17 @@ class EnvironmentFailure(PortmatrixError):
     """An environment could not be built; ``log_tail`` holds the end of the installer's output.
 
     ``unavailable`` is True when nothing was tried because this machine has no interpreter of the required version,
-    which makes the cells ``NOT_RUN`` and not ``ERROR``.
+    which makes the cells ``NOT_RUN`` and not ``ERROR``. ``unsupported`` is True when what is required is not made for
+    the target at all (no wheel, no package), which is a finding: the cells are ``FAIL``.
     """
 
-    def __init__(self, message: str, log_tail: str = "", *, unavailable: bool = False) -> None:
+    def __init__(
+        self, message: str, log_tail: str = "", *, unavailable: bool = False, unsupported: bool = False
+    ) -> None:
         super().__init__(message)
         self.log_tail = log_tail
         self.unavailable = unavailable
+        self.unsupported = unsupported
 
 
 class StoreError(PortmatrixError):

@@ -12,18 +12,21 @@ from typing import Any, NamedTuple, Protocol
 
 from filelock import Timeout
 
-from portmatrix import __version__, archive, conversion, environments, export, reuse, run
+from portmatrix import __version__, archive, conversion, environments, export, reuse, run, static
 from portmatrix.bundle import Manifest
 from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
+from portmatrix.commands import Patience
 from portmatrix.export import Bundle, Recipe
 from portmatrix.globs import Globs
 from portmatrix.plan import Plan
+from portmatrix.places import Wanted
+from portmatrix.places.choice import STATIC, place_of
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
 from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
 from portmatrix.store import Store, digest_of
 from portmatrix.suite import Suite, here
-from portmatrix.types import UNKNOWN, CellId, Outcome, PathKind, Record, Stage
+from portmatrix.types import UNKNOWN, CellId, Outcome, PathKind, Reach, Record, Stage
 from portmatrix.workers import Failure, Launch, Lease, Limits
 
 Made = tuple[str, str, str]
@@ -92,6 +95,13 @@ class _Convert(NamedTuple):
     key: str
 
 
+class _LookUp(NamedTuple):
+    """Look up whether a cell could run on a target that is not reached."""
+
+    cell: CellId
+    bundle: Bundle
+
+
 class _Run(NamedTuple):
     """Run one cell."""
 
@@ -101,10 +111,11 @@ class _Run(NamedTuple):
 
 
 class _Ran(NamedTuple):
-    """What a record says of the worker: what ran in it, and how its network was closed."""
+    """What a record says of the worker: what ran in it, how its network was closed, and whether it is a program."""
 
     environment: dict[str, str]
     network: str
+    interpreter_free: bool
 
 
 class _Judge(NamedTuple):
@@ -117,7 +128,7 @@ class _Judge(NamedTuple):
     outputs: tuple[Arrays, ...]
 
 
-_Job = _Export | _Convert | _Run | _Judge
+_Job = _Export | _Convert | _LookUp | _Run | _Judge
 
 
 class MatrixRun:
@@ -309,6 +320,9 @@ class MatrixRun:
     def _run_cells(self, which: Made, bundle: Bundle) -> None:
         for cell in self._waiting.pop(which, []):
             runtime, referee = self._runtime(cell.runtime), self._referee(cell, bundle.manifest)
+            if self._way(cell.target).reach is Reach.STATIC:
+                self._pool.add(_Place(_Step.RUN, cell.runtime, cell.target), _LookUp(cell, bundle))
+                continue
             key = reuse.cell_key(self._suite, cell, bundle, runtime, referee, self._options.threads)
             again = self._options.fresh or self._options.rerun
             known = None if again else reuse.reused(self._store, key, cell, self._options.run)
@@ -335,18 +349,53 @@ class MatrixRun:
         plugin: Exporter | Runtime
         plugins = self._suite.plugins
         plugin = plugins.exporters[place.plugin] if place.step is _Step.EXPORT else self._runtime(place.plugin)
-        target = plugins.targets.get(place.target)
+        # Models are trained, and artifacts judged, on this machine itself, however its own target is reached.
+        at_home = place.step in (_Step.EXPORT, _Step.JUDGE)
+        wanted = self._wanted(plugin, None if at_home else plugins.targets.get(place.target))
+        if wanted.way.reach is Reach.STATIC:
+            self._serve_look_ups(wanted, take)
+            return
         try:
-            with self._lease(plugin, target) as lease, Behind() as behind:
+            with self._lease(plugin, wanted) as lease, Behind() as behind:
                 while (job := take()) is not None:
                     self._do(lease, behind, job, plugin)
         except EnvironmentFailure as failure:
             if place.step is _Step.EXPORT and not failure.unavailable:
                 self._listener.says(f"environment of {plugin.name}: {failure}; what the archive has is taken instead")
             outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
+            if failure.unsupported and place.step is _Step.RUN:
+                outcome = Outcome.FAIL
             reason = f"environment of {plugin.name}: {failure}"
             while (job := take()) is not None:
                 self._cannot(job, outcome, reason, failure.log_tail)
+
+    def _wanted(self, plugin: Exporter | Runtime, target: Target | None) -> Wanted:
+        """Return what a worker of the plug-in on the target needs; without a target it is this machine."""
+        program = plugin.program if isinstance(plugin, Runtime) else None
+        if target is None or not isinstance(target.way, Way):
+            return Wanted(plugin.name, plugin.environment, self._suite.host, Way(reach=Reach.NATIVE), program)
+        return Wanted(plugin.name, plugin.environment, target.platform, target.way, program)
+
+    def _way(self, target: str) -> Way:
+        way = self._suite.plugins.targets[target].way
+        return way if isinstance(way, Way) else STATIC
+
+    def _serve_look_ups(self, wanted: Wanted, take: Take[_Job]) -> None:
+        """Look up what can be known of cells on a target that nothing leads to; nothing is run."""
+        patience = Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
+        while (job := take()) is not None:
+            if not isinstance(job, _LookUp):
+                self._cannot(job, Outcome.NOT_RUN, "the target is not reached", "")
+                continue
+            self._listener.begins(f"{job.cell} (look-up)")
+            folder = self._store.bundle_folder(job.bundle.digest)
+            try:
+                found = static.look_up(self._store, wanted, job.bundle.manifest, folder, patience)
+            except EnvironmentFailure as failure:
+                reason = f"could not be looked up: {failure}"
+                self._cannot(job, Outcome.ERROR, reason, failure.log_tail)
+                continue
+            self._emit(self._recorder.looked_up(job.cell, job.bundle, found))
 
     def _serve_conversions(self, place: _Place, take: Take[_Job]) -> None:
         """Convert in the engine's own interpreter, in a process behind the same closed doors as all others."""
@@ -371,29 +420,24 @@ class MatrixRun:
         return self._suite.plugins.runtimes[name]
 
     @contextmanager
-    def _lease(self, plugin: Exporter | Runtime, target: Target | None) -> Iterator[Lease]:
+    def _lease(self, plugin: Exporter | Runtime, wanted: Wanted) -> Iterator[Lease]:
         """Yield a lease on a worker in the plug-in's environment, built if need be; raises ``EnvironmentFailure``."""
         spec, name = plugin.environment, plugin.name
-        key = environments.key_here(spec) or ""
+        place = place_of(wanted.way)
+        key = place.key(wanted)
         if key in self._unbuilt:  # by another slot, or for another plug-in: it would take as long and end the same way
             raise self._unbuilt[key]
         try:
-            built = environments.ensure(
-                self._store,
-                spec,
-                lambda text: self._listener.says(f"{name}: {text}"),
-                self._suite.spec.limits.prepare_seconds,
-                stopped=lambda: self._cancelled,
-            )
+            patience = Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
+            built = place.ensure(self._store, wanted, lambda text: self._listener.says(f"{name}: {text}"), patience)
         except EnvironmentFailure as failure:
             self._unbuilt[key] = failure
             raise
         except DiskFull as error:
             raise EnvironmentFailure(str(error)) from error
-        prefix = target.way.prefix if target is not None and isinstance(target.way, Way) else ()
         shared = {self._store.root: True, self._suite.root: False, plugin.file.parent.parent: False}
-        launch = environments.launch(built, name, spec, shared, prefix)
-        with self._worker(launch, self._limits(self._cell_limits, spec)) as lease:
+        launch = environments.launch(built, name, spec, shared, wanted.way.prefix, wanted.way.env)
+        with self._worker(launch, self._limits(self._cell_limits, spec, wanted.way)) as lease:
             yield lease
 
     @contextmanager
@@ -428,6 +472,8 @@ class MatrixRun:
                 self._run(lease, behind, job, self._runtime(plugin.name))
             case _Judge():
                 self._judge(lease, job, self._runtime(plugin.name))
+            case _LookUp(cell):
+                raise AssertionError(f"{cell} is on a target that nothing leads to")  # _serve sees to it
 
     def _cannot(self, job: _Job, outcome: Outcome, reason: str, log_tail: str) -> None:
         """Record that the environment of a job is not to be had."""
@@ -442,7 +488,7 @@ class MatrixRun:
                         self._not_made(item, outcome, reason, log_tail)
             case _Convert(recipe):
                 self._not_made(recipe, outcome, reason, log_tail)
-            case _Run(cell, bundle):
+            case _Run(cell, bundle) | _LookUp(cell, bundle):
                 self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail, bundle))
             case _Judge(_, _, key, record):
                 self._keep(key, record)
@@ -454,8 +500,9 @@ class MatrixRun:
         for cell in self._waiting.pop(recipe.which, []):
             self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail))
 
-    def _limits(self, usual: Limits, spec: EnvironmentSpec) -> Limits:
-        return usual._replace(memory_mb=spec.memory_mb or usual.memory_mb)
+    def _limits(self, usual: Limits, spec: EnvironmentSpec, way: Way | None = None) -> Limits:
+        slowdown = way.slowdown if way is not None else 1
+        return Limits(usual.seconds * slowdown, spec.memory_mb or usual.memory_mb)
 
     def _export(self, lease: Lease, job: _Export) -> None:
         first = job.recipes[0]
@@ -519,11 +566,11 @@ class MatrixRun:
     def _run(self, lease: Lease, behind: Behind, job: _Run, runtime: Runtime) -> None:
         """Run a cell; its outputs are compared and its record is written while the worker is at the next one."""
         bundle = job.bundle
-        limits = self._limits(self._cell_limits, runtime.environment)
+        limits = self._limits(self._cell_limits, runtime.environment, self._way(job.cell.target))
         folder = self._store.bundle_folder(bundle.digest)
         threads = self._options.threads
         answer = run.ask(lease, runtime, folder, bundle.manifest, limits, threads, sent=behind.go)
-        worker = _Ran(lease.environment, lease.network)
+        worker = _Ran(lease.environment, lease.network, lease.interpreter_free)
         behind.later(lambda: self._finish(job, answer, worker))
 
     def _finish(self, job: _Run, answer: run.Answer | Failure, worker: _Ran) -> None:
@@ -540,7 +587,8 @@ class MatrixRun:
             referee = self._referee(cell, bundle.manifest)
             if record.outcome is Outcome.FAIL and referee is not None:
                 judge = _Judge(cell, bundle, job.key, record, made.outputs)
-                self._pool.add(_Place(_Step.JUDGE, referee.name, cell.target), judge)
+                # The artifact is judged, not the target: the referee works where it is at home.
+                self._pool.add(_Place(_Step.JUDGE, referee.name, self._here), judge)
                 return
         self._keep(job.key, record)
         self._emit(record)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from portmatrix.errors import NothingSelected, UserError, nearest
-from portmatrix.globs import Globs
+from portmatrix.globs import Globs, expand
 from portmatrix.types import CellId
 
 
 class Axes(NamedTuple):
     """The names on the five axes, and which formats leave and enter where.
 
-    ``paths`` maps a framework to its paths and their formats; ``runtimes`` a runtime to the formats that it takes.
+    ``paths`` maps a framework to its paths and their formats; ``runtimes`` a runtime to the formats that it takes;
+    ``takers`` are the pairs of runtime and target whose systems agree (None: all do). ``bounds`` are, for targets of
+    which not everything belongs to the matrix, the globs over the cells that do.
     """
 
     models: tuple[str, ...]
     paths: Mapping[str, Mapping[str, str]]
     runtimes: Mapping[str, frozenset[str]]
     targets: tuple[str, ...]
+    takers: Set[tuple[str, str]] | None = None
+    bounds: Mapping[str, tuple[str, ...]] = {}
 
 
 class Selection(NamedTuple):
@@ -46,7 +50,11 @@ class Plan(NamedTuple):
 
 
 def cells_of(axes: Axes) -> Iterator[CellId]:
-    """Yield every cell that exists: a path's format must be one that the runtime takes."""
+    """Yield every cell that exists: a path's format must be one that the runtime takes, and the target its system."""
+    fitting = {
+        runtime: [target for target in axes.targets if axes.takers is None or (runtime, target) in axes.takers]
+        for runtime in axes.runtimes
+    }
     for framework, paths in axes.paths.items():
         takers = {
             path: [name for name, formats in axes.runtimes.items() if form in formats] for path, form in paths.items()
@@ -54,8 +62,17 @@ def cells_of(axes: Axes) -> Iterator[CellId]:
         for model in axes.models:
             for path, runtimes in takers.items():
                 for runtime in runtimes:
-                    for target in axes.targets:
+                    for target in fitting[runtime]:
                         yield CellId(framework, model, path, runtime, target)
+
+
+def belonging(axes: Axes) -> Iterator[CellId]:
+    """Yield every cell that belongs to the matrix: where a target has bounds, those within them."""
+    bounds = {target: Globs(globs) for target, globs in axes.bounds.items()}
+    for cell in cells_of(axes):
+        within = bounds.get(cell.target)
+        if within is None or cell in within:
+            yield cell
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -71,13 +88,16 @@ def parse_shard(text: str) -> tuple[int, int]:
 def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection) -> Plan:
     """Return the plan for a selection.
 
-    ``exclusions`` are pairs of glob and reason. Shards part the trained models, not the cells, so that no two shards
+    ``exclusions`` are pairs of glob and reason. What lies beyond the bounds of a target is planned only where a glob
+    of the selection ends in the target's name: to name a target is to ask for all of it. Shards part the trained models, not the cells, so that no two shards
     train the same one. Raises ``NothingSelected`` if no cell is left, naming what would have matched.
     """
     take = Globs(selection.take) if selection.take else None
     leave = Globs(selection.leave) if selection.leave else None
     excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
-    globs = bool(take or leave or excluded)
+    bounds = {target: Globs(globs) for target, globs in axes.bounds.items()}
+    named = _naming(selection.take, axes.bounds)
+    globs = bool(take or leave or excluded or bounds)
     number, count = selection.shard
     cells: list[CellId] = []
     left_out: list[LeftOut] = []
@@ -88,6 +108,9 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
         if take is not None and not take.match(text):
             continue
         if leave is not None and leave.match(text):
+            continue
+        within = bounds.get(cell.target)
+        if within is not None and not within.match(text) and not named[cell.target].match(text):
             continue
         if cell[:2] != group:
             group = cell[:2]
@@ -104,6 +127,12 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     return Plan(cells, left_out)
 
 
+def _naming(patterns: Sequence[str], targets: Iterable[str]) -> dict[str, Globs]:
+    """Return for each target the globs that end in its name, and so ask for all that they match of it."""
+    single = [glob for pattern in patterns for glob in expand(pattern)]
+    return {target: Globs([glob for glob in single if glob.endswith(f"/{target}")]) for target in targets}
+
+
 def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
     if groups:
         return f"shard {selection.shard[0]}/{selection.shard[1]} is empty: only {groups} trained models are selected"
@@ -111,8 +140,20 @@ def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
     if example is None:
         return "the suite has no cells: it needs at least one exporter, runtime and target that fit each other"
     asked = " ".join(selection.take) or "*"
+    if axes.bounds:
+        beyond = next(iter(_matched(axes._replace(bounds={}), selection)), None)
+        if beyond is not None:
+            return (
+                f"{asked!r} matches only cells beyond the scope of their targets, such as {beyond}; to take these, too,"
+                f" end the glob in the name of the target: '*/{beyond.target}'"
+            )
     hint = _misspelt(axes, selection.take)
     return f"nothing matches {asked!r}{hint}; cell ids look like {example}; `portmatrix list cells` shows all of them"
+
+
+def _matched(axes: Axes, selection: Selection) -> Iterator[CellId]:
+    take, leave = Globs(selection.take or ("*",)), Globs(selection.leave)
+    return (cell for cell in cells_of(axes) if cell in take and cell not in leave)
 
 
 def _misspelt(axes: Axes, patterns: Sequence[str]) -> str:

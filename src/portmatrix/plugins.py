@@ -23,10 +23,14 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import Field, ValidationError, field_validator
 
 from portmatrix.errors import PluginError
-from portmatrix.types import Batch, Frozen, PathKind, Reach
+from portmatrix.spec import TargetDefinition
+from portmatrix.types import Batch, Frozen, PathKind, PlatformSpec, Reach
 
 #: The names of our own converters: packages beside the engine's modules, which import them in a process of their own.
 CONVERTERS = tuple(sorted(item.parent.name for item in Path(__file__).with_name("converters").glob("*/__init__.py")))
+
+#: The operating systems that a runtime runs on unless it says otherwise: those on which a Python does.
+USUAL_SYSTEMS = frozenset({"linux", "macos", "windows"})
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -79,6 +83,10 @@ class RuntimeModule(Protocol):
     ``"1.17"`` the runtime ``NAME-1.17``. ``run`` takes and returns arrays keyed by the artifact's own tensor names, in
     the artifact's order; the worker binds them to the reference names (by name where they agree, else by position).
     ``degraded`` returns why the session does not run as asked for, or an empty string.
+
+    ``SYSTEMS`` (optional) names the systems of targets that it runs on, ``linux``, ``macos`` and ``windows`` unless
+    given. ``PROGRAM`` (optional) is a C source beside the file that implements ``runner/runtime.h``: the worker is then
+    a program made of it, without any interpreter, and the four functions are not needed.
     """
 
     ENVIRONMENTS: Mapping[str, Mapping[str, Any]]
@@ -94,20 +102,30 @@ class RuntimeModule(Protocol):
 
 
 class TargetModule(Protocol):
-    """``targets/NAME.py``: what platform it is and how it is reached from a host.
+    """``targets/NAME.py``: what platform it is, what it costs to run there, and how it is reached from a host.
 
-    ``reach(host)`` returns ``{"reach": ..., "prefix": [...]}`` for the best way from a machine described like
-    ``PLATFORM``, or ``{"why": what is missing, "install": the command that would mend it}``.
+    ``reach(host)`` returns the ways from a machine described like ``PLATFORM``, best first: each the keys of a ``Way``,
+    or ``{"why": what is missing, "install": the command that would mend it}`` for one that does not lead there now.
+    Whether the engine has what a way needs (Docker, QEMU) is for the engine to find out, not for the target. A module
+    with ``OPTIONS = True`` is a kind of target, not one: entries of ``targets`` in ``matrix.yaml`` make targets of it,
+    and ``host`` then carries their ``options``.
     """
 
     PLATFORM: Mapping[str, Any]
     RUNNER: str
+    COST: str
 
-    def reach(self, host: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def reach(self, host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]: ...
 
 
 class EnvironmentSpec(Frozen):
     """What a plug-in needs to run: an interpreter, pinned requirements, environment variables, and its exceptions.
+
+    ``npm`` are packages for Node.js. ``debian`` are packages of Debian 13 that take the place of ``requirements`` on
+    targets that are Debian systems of another architecture, for which nobody builds wheels. ``library`` says, for a
+    runtime that is a program, where the shared library of the runtime lies: by operating system a glob below the
+    folder of installed wheels, and under ``debian`` one below the root of such a system; ``headers`` is the package
+    with its C header.
 
     ``libraries`` maps names under which a requirement looks for shared libraries of the system to the names that the
     system has for them; ``install`` says how one gets what is missing. ``container`` names the Dockerfile that makes
@@ -117,6 +135,10 @@ class EnvironmentSpec(Frozen):
 
     python: str = ">=3.10"
     requirements: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    debian: tuple[str, ...] = ()
+    library: dict[str, str] = Field(default_factory=dict)
+    headers: str = ""
     env: dict[str, str] = Field(default_factory=dict)
     libraries: dict[str, str] = Field(default_factory=dict)
     install: str = ""
@@ -164,21 +186,23 @@ class PathSpec(Frozen):
     source: str = ""
 
 
-class PlatformSpec(Frozen):
-    """An operating system on a processor: what decides whether a binary runs there."""
-
-    os: Literal["linux", "macos", "windows", "browser"]
-    arch: str
-    libc: str = ""
-    endian: Literal["little", "big"] = "little"
-    bits: Literal[32, 64] = 64
-
-
 class Way(Frozen):
-    """How a target is reached: its reach, and the command prefix that carries a worker there."""
+    """How a target is reached, and where its workers run.
+
+    ``place`` is the kind of place, a module of ``portmatrix.places``: this ``machine`` (behind ``prefix``), a
+    ``container``, a ``root`` directory of Debian, a ``folder`` with a foreign interpreter, a ``board`` behind ssh; what
+    it needs to know stands in ``options``. ``env`` are variables that every worker there gets. ``emulator`` names the
+    program that stands in for a processor or an operating system there. A request may take ``slowdown`` times as long
+    as ``limits`` say.
+    """
 
     reach: Reach
+    place: Literal["machine", "container", "root", "folder", "board"] = "machine"
     prefix: tuple[str, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict)
+    emulator: str = ""
+    slowdown: float = Field(default=1.0, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class NoWay(Frozen):
@@ -200,24 +224,50 @@ class Exporter(NamedTuple):
 
 
 class Runtime(NamedTuple):
-    """A loaded runtime, one for each version that its file declares."""
+    """A loaded runtime, one for each version that its file declares.
+
+    ``systems`` are the operating systems of targets that it runs on; ``program`` its C source, if it is a program.
+    """
 
     name: str
     file: Path
     digest: str
     environment: EnvironmentSpec
     formats: tuple[str, ...]
+    systems: frozenset[str] = USUAL_SYSTEMS
+    program: Path | None = None
 
 
 class Target(NamedTuple):
-    """A loaded target: its platform, its GitHub runner label, and how it is reached from this machine."""
+    """A loaded target: its platform, its GitHub runner label, its cost, and the ways from this machine, best first."""
 
     name: str
     file: Path
     digest: str
     platform: PlatformSpec
     runner: str
-    way: Way | NoWay
+    cost: str
+    ways: tuple[Way | NoWay, ...]
+
+    @property
+    def way(self) -> Way | NoWay:
+        """The best way that leads there; where none does, why the best one does not."""
+        return next((way for way in self.ways if isinstance(way, Way)), self.ways[0])
+
+    @property
+    def is_static(self) -> bool:
+        """Whether nothing leads there, so that cells are looked up and not run."""
+        return not isinstance(self.way, Way) or self.way.reach is Reach.STATIC
+
+    @property
+    def missing(self) -> tuple[NoWay, ...]:
+        """Why the ways that would be better than ``way`` do not lead there."""
+        found = []
+        for way in self.ways:
+            if isinstance(way, Way):
+                break
+            found.append(way)
+        return tuple(found)
 
 
 class DataSet(NamedTuple):
@@ -240,13 +290,14 @@ class Broken(NamedTuple):
 
 
 class Plugins(NamedTuple):
-    """Everything found in a suite's plug-in folders, by name in sorted order."""
+    """Everything found in a suite's plug-in folders, by name in sorted order; ``kinds`` are the kinds of target."""
 
     exporters: dict[str, Exporter]
     runtimes: dict[str, Runtime]
     targets: dict[str, Target]
     data: dict[str, DataSet]
     broken: tuple[Broken, ...]
+    kinds: tuple[str, ...] = ()
 
 
 _FUNCTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
@@ -262,6 +313,8 @@ _Loaded = TypeVar("_Loaded")
 def conformance(kind: str, module: ModuleType) -> list[str]:
     """Return what keeps ``module`` from satisfying the Protocol of its ``kind``: one line for each difference."""
     protocol, functions = _FUNCTIONS[kind]
+    if kind == "runtime" and hasattr(module, "PROGRAM"):
+        functions = ()
     wrong = [f"{name} is missing" for name in protocol.__annotations__ if not hasattr(module, name)]
     for name in functions:
         function = getattr(module, name, None)
@@ -302,6 +355,11 @@ def _digest(*files: Path) -> str:
     for file in files:
         total.update(hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()
+
+
+def digest_text(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _environment(declared: Mapping[str, Any], file: Path) -> EnvironmentSpec:
@@ -346,21 +404,71 @@ def _exporters(file: Path) -> dict[str, Exporter]:
 
 def _runtimes(file: Path) -> dict[str, Runtime]:
     module = load_file("runtime", file)
+    systems = frozenset(getattr(module, "SYSTEMS", USUAL_SYSTEMS))
+    program = _program(module, file)
+    sources = [file, *([program] if program else [])]
     found: dict[str, Runtime] = {}
     for suffix, value in module.ENVIRONMENTS.items():
         name = f"{file.stem}-{suffix}" if suffix else file.stem
         environment = _environment(value, file)
-        found[name] = Runtime(name, file, _digest(file), environment, tuple(module.FORMATS))
+        found[name] = Runtime(name, file, _digest(*sources), environment, tuple(module.FORMATS), systems, program)
     _names_are_legal(found)
     return found
 
 
-def _targets(file: Path, host: PlatformSpec) -> dict[str, Target]:
+def _program(module: ModuleType, file: Path) -> Path | None:
+    """Return the C source that a runtime names as its program; raises ``PluginError`` if it is not there."""
+    name = getattr(module, "PROGRAM", "")
+    if not name:
+        return None
+    source = file.with_name(name)
+    if not source.is_file():
+        raise PluginError(f"{file.name}: PROGRAM names {name}, which is not in {file.parent.name}/")
+    return source
+
+
+def _target(file: Path, name: str, host: PlatformSpec, entry: TargetDefinition | None) -> Target:
+    """Return the target that ``file`` describes, or that an entry of ``matrix.yaml`` makes of the kind in ``file``."""
     module = load_file("target", file)
-    platform = PlatformSpec.model_validate(module.PLATFORM)
-    found = module.reach(host.model_dump())
-    way = Way.model_validate(found) if "reach" in found else NoWay.model_validate(found)
-    return {file.stem: Target(file.stem, file, _digest(file), platform, str(module.RUNNER), way)}
+    asked: dict[str, Any] = host.model_dump()
+    declared = dict(module.PLATFORM)
+    if entry is not None:
+        declared = entry.platform.model_dump()
+        asked["options"] = dict(entry.options)
+    platform = PlatformSpec.model_validate(declared)
+    ways = tuple(_way(found, platform, host, str(module.RUNNER)) for found in module.reach(asked))
+    if not ways:
+        raise PluginError(f"{file.name}: reach(host) returned no way, and no reason why there is none")
+    digest = _digest(file) if entry is None else digest_text(f"{_digest(file)} {entry!r}")
+    return Target(name, file, digest, platform, str(module.RUNNER), str(module.COST), ways)
+
+
+def _way(found: Mapping[str, Any], platform: PlatformSpec, host: PlatformSpec, runner: str) -> Way | NoWay:
+    if "reach" not in found:
+        return NoWay.model_validate(found)
+    way = Way.model_validate(found)
+    if way.reach is Reach.NATIVE and way.place == "machine" and platform.os in USUAL_SYSTEMS:
+        for key, value in platform.model_dump().items():
+            mine = getattr(host, key)
+            if mine != value:
+                install = f"run portmatrix on such a machine; on GitHub that is {runner}"
+                return NoWay(why=f"this machine's {key} is {mine!r}, not {value!r}", install=install)
+    return way
+
+
+def _targets(file: Path, host: PlatformSpec, entries: Sequence[TargetDefinition]) -> dict[str, Target]:
+    module = load_file("target", file)
+    if not getattr(module, "OPTIONS", False):
+        return {file.stem: _target(file, file.stem, host, None)}
+    _names_are_legal({entry.name: None for entry in entries})
+    return {entry.name: _target(file, entry.name, host, entry) for entry in entries if entry.kind == file.stem}
+
+
+def _is_kind(file: Path) -> bool:
+    try:
+        return bool(getattr(load_file("target", file), "OPTIONS", False))
+    except Exception:  # it is among the broken ones already
+        return False
 
 
 def _data(file: Path) -> dict[str, DataSet]:
@@ -398,14 +506,17 @@ def _folder(
     return found
 
 
-def discover(folders: Mapping[str, Path], host: PlatformSpec) -> Plugins:
-    """Return the plug-ins in ``folders`` (by sort), with each target's way from a machine that is ``host``.
+def discover(folders: Mapping[str, Path], host: PlatformSpec, entries: Sequence[TargetDefinition] = ()) -> Plugins:
+    """Return the plug-ins in ``folders`` (by sort), with each target's ways from a machine that is ``host``.
+
+    ``entries`` are the targets that ``matrix.yaml`` makes of kinds.
 
     A plug-in that does not load or conform is listed under ``broken``, with what is wrong; it hides nobody else's.
     """
     broken: list[Broken] = []
     exporters = _folder(folders["exporters"], "exporter", _exporters, broken)
     runtimes = _folder(folders["runtimes"], "runtime", _runtimes, broken)
-    targets = _folder(folders["targets"], "target", lambda file: _targets(file, host), broken)
+    targets = _folder(folders["targets"], "target", lambda file: _targets(file, host, entries), broken)
     data = _folder(folders["data"], "data", _data, broken)
-    return Plugins(exporters, runtimes, targets, data, tuple(broken))
+    kinds = tuple(sorted(file.stem for file in folders["targets"].glob("*.py") if _is_kind(file)))
+    return Plugins(exporters, runtimes, targets, data, tuple(broken), kinds)

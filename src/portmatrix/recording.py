@@ -16,11 +16,11 @@ from portmatrix import __version__, run
 from portmatrix.environments import own_interpreter
 from portmatrix.export import Bundle
 from portmatrix.globs import Globs
-from portmatrix.plugins import Way
+from portmatrix.plugins import Target, Way
 from portmatrix.run import RunOutput
 from portmatrix.store import Store
 from portmatrix.suite import Suite, here
-from portmatrix.types import CellId, Comparison, Outcome, Record, Stage
+from portmatrix.types import CellId, Comparison, Lookup, Outcome, Reach, Record, Stage
 from portmatrix.workers import Failure
 
 #: A bundle's folder in a message; its digest stands in the record, and here would only make equal failures differ.
@@ -61,6 +61,10 @@ def redactions(suite: Suite, store: Store) -> list[tuple[str, str]]:
     return sorted(pairs.items(), key=lambda pair: -len(pair[0]))
 
 
+def _reach(target: Target | None) -> Reach | None:
+    return target.way.reach if target is not None and isinstance(target.way, Way) else None
+
+
 class Recorder:
     """Makes the records of one run."""
 
@@ -82,13 +86,15 @@ class Recorder:
     ) -> Record:
         """Return the record of a cell that ended so, now."""
         target = self._targets.get(cell.target)
+        # What is not made for a platform was looked up there, not run.
+        looked_up = outcome is Outcome.FAIL and stage is Stage.PREPARE
         manifest = bundle.manifest if bundle else None
         return Record(
             cell=str(cell),
             outcome=outcome,
             stage=stage,
             reason=self.redact(reason),
-            reach=target.way.reach if target is not None and isinstance(target.way, Way) else None,
+            reach=Reach.STATIC if looked_up else _reach(target),
             archived=manifest is not None and manifest.provenance is not None,
             run=self._run,
             started=now(),
@@ -99,6 +105,18 @@ class Recorder:
             log_tail=self.redact(log_tail),
             engine=__version__,
         )
+
+    def looked_up(self, cell: CellId, bundle: Bundle, found: Lookup) -> Record:
+        """Return the record of a static look-up: FAIL where it cannot run there; else NOT_RUN, for nobody saw it run."""
+        what = " ".join(filter(None, [", ".join(found.found), f"({found.floor})" if found.floor else ""]))
+        if found.possible:
+            outcome, reason = Outcome.NOT_RUN, f"looked up, not run: {what or found.asked} is there"
+        elif found.lacking:
+            outcome, reason = Outcome.FAIL, f"{found.asked} has no kernel for {', '.join(found.lacking)}"
+        else:
+            outcome, reason = Outcome.FAIL, f"nothing is published that would run there: {found.asked}"
+        record = self.record(cell, outcome, Stage.PREPARE, reason, "", bundle)
+        return record.model_copy(update={"lookup": found, "reach": Reach.STATIC})
 
     def failed(self, cell: CellId, failure: Failure, bundle: Bundle | None = None) -> Record:
         """Return the record of a failure: FAIL where the model or its runtime is at fault, ERROR where we are."""
@@ -115,11 +133,13 @@ class Recorder:
         seconds = {stage: round(value, 6) for stage, value in made.seconds.items()}
         return record.model_copy(update={"comparisons": tuple(comparisons), "seconds": seconds})
 
-    def with_worker(self, record: Record, environment: Mapping[str, str], network: str) -> Record:
-        """Return the record with what ran (versions, processor) and how the worker's network was closed."""
+    def with_worker(
+        self, record: Record, environment: Mapping[str, str], network: str, interpreter_free: bool
+    ) -> Record:
+        """Return the record with what ran (versions, processor), without an interpreter or not, and behind what door."""
         update = {
             "environment": {**environment, "processor": processor()},
-            "facts": {**record.facts, "network": network},
+            "facts": {**record.facts, "network": network, "interpreter_free": interpreter_free},
         }
         return record.model_copy(update=update)
 
@@ -132,11 +152,16 @@ class Recorder:
     def expect(self, record: Record) -> Record:
         """Return the record with what ``matrix.yaml`` expects of its cell taken into account.
 
-        A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS.
+        A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS. An expected
+        ERROR stays ERROR, with the reason; where it does not occur there is nothing to say.
         """
         cell = record.id
         for globs, item in self._expected:
             if cell not in globs:
+                continue
+            if item.outcome == "ERROR":
+                if record.outcome is Outcome.ERROR and record.stage is item.stage:
+                    return record.model_copy(update={"expected": item.reason})
                 continue
             if record.outcome is Outcome.FAIL and record.stage is item.stage:
                 return record.model_copy(update={"outcome": Outcome.XFAIL, "expected": item.reason})

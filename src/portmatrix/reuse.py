@@ -9,9 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from portmatrix.environments import environment_key, key_here
+from portmatrix.environments import environment_key
+from portmatrix.errors import EnvironmentFailure
 from portmatrix.export import Bundle
-from portmatrix.plugins import Runtime
+from portmatrix.places import Wanted
+from portmatrix.places.choice import place_of
+from portmatrix.plugins import Runtime, Target, Way
 from portmatrix.recording import now
 from portmatrix.store import Store, digest_of
 from portmatrix.suite import Suite
@@ -36,11 +39,13 @@ def cell_key(
     kind, spec = bundle.manifest.kind, suite.spec
     dtypes = {tensor.dtype for tensor in bundle.manifest.signature.outputs}
     rules = {dtype: [rule.model_dump() for rule in spec.tolerance(kind, dtype, cell.model)] for dtype in dtypes}
+    target = suite.plugins.targets[cell.target]
+    way = target.way
     rests_on: dict[str, Any] = {
         "cell": str(cell),
         "bundle": bundle.digest,
-        "runtime": [runtime.digest, _environment(runtime), runtime.environment.model_dump()],
-        "target": suite.plugins.targets[cell.target].digest,
+        "runtime": [runtime.digest, _environment(runtime, target), runtime.environment.model_dump()],
+        "target": [target.digest, way.model_dump(mode="json") if isinstance(way, Way) else None],
         "referee": referee.digest if referee else None,
         "engine": _engine(),
         "tolerances": rules,
@@ -50,8 +55,14 @@ def cell_key(
     return digest_of(rests_on)
 
 
-def _environment(runtime: Runtime) -> str:
-    return key_here(runtime.environment) or environment_key(runtime.environment, None)
+def _environment(runtime: Runtime, target: Target) -> str:
+    try:
+        if isinstance(target.way, Way):
+            wanted = Wanted(runtime.name, runtime.environment, target.platform, target.way, runtime.program)
+            return place_of(target.way).key(wanted)
+    except EnvironmentFailure:
+        pass
+    return environment_key(runtime.environment, None)
 
 
 def reused(store: Store, key: str, cell: CellId, run_name: str) -> Record | None:

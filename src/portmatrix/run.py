@@ -66,20 +66,25 @@ def ask(
             scratch = lease.exchange()
     except DiskFull as error:
         return Failure(Stage.PREPARE, str(error), "harness")
-    request = {
-        "op": "run",
-        "file": str(runtime.file),
-        "entry": str(folder / "artifact" / manifest.entry),
-        "format": manifest.format,
-        "signature": manifest.signature.model_dump(mode="json"),
-        "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.tried],
-        "bundle": str(folder),
-        "outputs": str(scratch),
-        "threads": threads,
-    }
-    answer = lease.ask(request, limits, sent)
-    if isinstance(answer, Failure):
-        return answer
+    try:
+        bundle = lease.there(folder)
+        request = {
+            "op": "run",
+            "file": lease.there(runtime.file),
+            "entry": f"{bundle}/artifact/{manifest.entry}",
+            "format": manifest.format,
+            "signature": manifest.signature.model_dump(mode="json"),
+            "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.tried],
+            "bundle": bundle,
+            "outputs": lease.there(scratch),
+            "threads": threads,
+        }
+        answer = lease.ask(request, limits, sent)
+        if isinstance(answer, Failure):
+            return answer
+        lease.bring(scratch)
+    except OSError as error:
+        return Failure(Stage.PREPARE, f"files could not be exchanged with the target: {error}", "harness")
     return Answer(scratch, tuple(answer["outputs"]), answer["degraded"], answer["seconds"])
 
 

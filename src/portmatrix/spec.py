@@ -17,12 +17,22 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from portmatrix.errors import SpecError, nearest
 from portmatrix.globs import Globs, expand
-from portmatrix.types import CellId, Frozen, PathKind, Stage, Tolerance
+from portmatrix.types import CellId, Frozen, PathKind, PlatformSpec, Stage, Tolerance
 from portmatrix.yaml_source import KeyPath, Problem, Unreadable, compose, read_text, shown
 
 #: Most ``*`` and ``?`` in a glob over cells of fewer than five parts: the ways to read it grow as their fourth power.
@@ -203,12 +213,18 @@ class Limits(_Part):
 
 
 class Expectation(_Part):
-    """A known failure: these cells are expected to FAIL at this stage, for this reason."""
+    """A known failure: these cells are expected to FAIL at this stage, for this reason.
+
+    With ``outcome: ERROR`` it is a known fault of what stands between us and the target (an emulator): the cells may
+    end in ERROR at this stage without turning the run red. They stay ERROR, for of the target it says nothing; and
+    where the fault is not there (another version of the emulator) they are what they are.
+    """
 
     cells: CellGlob
     stage: Stage
     reason: Text
     link: Link | None = None
+    outcome: Literal["FAIL", "ERROR"] = "FAIL"
 
     def covers(self, cell: CellId) -> bool:
         """Return whether this entry is about ``cell``; upper and lower case differ, and ``*`` also spans ``/``."""
@@ -220,6 +236,31 @@ class Exclusion(_Part):
 
     cells: CellGlob
     reason: Text
+
+
+class Scope(_Part):
+    """Which cells belong to the matrix on targets that ``targets`` (a glob) means; others exist, and run when asked for.
+
+    A cell outside of every scope of its target is planned only if the target is this machine itself, or if a glob of
+    the selection names the target.
+    """
+
+    targets: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9._+*?!\[\]{},-]+$", max_length=256, description="a glob over targets")
+    ]
+    cells: Annotated[tuple[CellGlob, ...], Field(min_length=1)]
+
+
+class TargetDefinition(_Part):
+    """A target that the suite makes of a kind of target, such as a board of one's own behind ``ssh``.
+
+    ``options`` is what the kind asks for; ``docs/adding-a-target.md`` lists that of each.
+    """
+
+    name: Name
+    kind: Name
+    platform: PlatformSpec
+    options: dict[Name, str | int | bool] = Field(default_factory=dict)
 
 
 class _Weights(_Part):
@@ -306,6 +347,15 @@ DEFAULT_TOLERANCES = (
 _Globs = Annotated[tuple[NameGlob, ...], Field(min_length=1)]
 
 
+def _sort_of_target(entry: object) -> str:
+    return "definition" if isinstance(entry, Mapping | TargetDefinition) else "glob"
+
+
+_Target = Annotated[
+    Annotated[NameGlob, Tag("glob")] | Annotated[TargetDefinition, Tag("definition")], Discriminator(_sort_of_target)
+]
+
+
 class MatrixSpec(_Part):
     """All of ``matrix.yaml``. ``frameworks``, ``runtimes`` and ``targets`` left out mean every plug-in found."""
 
@@ -313,7 +363,8 @@ class MatrixSpec(_Part):
     models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
     frameworks: _Globs | None = None
     runtimes: _Globs | None = None
-    targets: _Globs | None = None
+    targets: Annotated[tuple[_Target, ...], Field(min_length=1)] | None = None
+    scope: tuple[Scope, ...] = ()
     bundle: BundleSpec = Field(default_factory=BundleSpec)
     limits: Limits = Limits()
     tolerances: tuple[ToleranceRule, ...] = ()
@@ -322,6 +373,18 @@ class MatrixSpec(_Part):
     exclude: tuple[Exclusion, ...] = ()
     ratings: RatingSpec = RatingSpec()
     _source: _Source = PrivateAttr(default_factory=_Source)
+
+    @property
+    def target_globs(self) -> tuple[str, ...] | None:
+        """The globs over targets to take, those defined here included; None for all that there are."""
+        named = self.targets or ()
+        globs = tuple(item for item in named if isinstance(item, str))
+        return (*globs, *(item.name for item in self.definitions)) if globs else None
+
+    @property
+    def definitions(self) -> tuple[TargetDefinition, ...]:
+        """The targets that are defined here."""
+        return tuple(item for item in self.targets or () if isinstance(item, TargetDefinition))
 
     def tolerance(self, kind: PathKind, dtype: str, model: str) -> tuple[Tolerance, Tolerance]:
         """Return the strict and the loose tolerance for an output of numpy dtype ``dtype`` on a path of ``kind``.
@@ -336,13 +399,17 @@ class MatrixSpec(_Part):
 
 @dataclass(frozen=True)
 class Known:
-    """The names of the plug-ins that were discovered, each sort with its variants; ``data`` are the data sets."""
+    """The names of the plug-ins that were discovered, each sort with its variants.
+
+    ``data`` are the data sets, ``kinds`` the kinds of target that ``targets`` may make targets of.
+    """
 
     frameworks: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 # --- From file to spec ----------------------------------------------------------------------------------------------
@@ -411,8 +478,11 @@ def _check_lists(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
         ("targets", "target", known.targets),
     ):
         for at, glob in enumerate(getattr(spec, key) or ()):
-            if text := _unknown(word, glob, legal):
+            if isinstance(glob, str) and (text := _unknown(word, glob, legal)):
                 yield problem((key, at), text)
+    for at, entry in enumerate(spec.targets or ()):
+        if isinstance(entry, TargetDefinition) and (text := _unknown("kind of target", entry.kind, known.kinds)):
+            yield problem(("targets", at, "kind"), text)
     for name, model in spec.models.items():
         if model.data is not None and (text := _unknown("data set", model.data, known.data)):
             yield problem(("models", name, "data"), text)
@@ -444,9 +514,20 @@ def _check_cells(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
     )
     for key in ("expect", "exclude"):
         for at, entry in enumerate(getattr(spec, key)):
-            dead = dict.fromkeys(text for glob in expand(entry.cells) for text in _dead_parts(glob, names))
-            for text in dead:
-                yield spec._source.problem((key, at, "cells"), text)
+            yield from _check_glob(spec, (key, at, "cells"), entry.cells, names)
+    for at, scope in enumerate(spec.scope):
+        for number, glob in enumerate(scope.cells):
+            yield from _check_glob(spec, ("scope", at, "cells", number), glob, names)
+        for glob in expand(scope.targets):
+            if text := _unknown("target", glob, known.targets):
+                yield spec._source.problem(("scope", at, "targets"), text)
+
+
+def _check_glob(
+    spec: MatrixSpec, path: KeyPath, cells: str, names: Sequence[tuple[str, tuple[str, ...]]]
+) -> Iterator[Problem]:
+    for text in dict.fromkeys(text for glob in expand(cells) for text in _dead_parts(glob, names)):
+        yield spec._source.problem(path, text)
 
 
 def _dead_parts(glob: str, names: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
@@ -533,7 +614,7 @@ def _explain(errors: Iterable[ErrorDetails], lines: Mapping[KeyPath, int]) -> It
 
 
 def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_Found]:
-    path, value = error["loc"], error["input"]
+    path, value = _untagged(error["loc"]), error["input"]
     text = ""
     match error["type"]:
         case "found":
@@ -556,6 +637,12 @@ def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_F
     return [_Found(path, text)]
 
 
+def _untagged(path: KeyPath) -> KeyPath:
+    """Return a place without the name of the variant that pydantic puts behind an entry of ``targets``."""
+    tagged = len(path) > 2 and path[0] == "targets" and path[2] in {"glob", "definition"}
+    return (*path[:2], *path[3:]) if tagged else path
+
+
 def _mismatch(wanted: Mapping[str, Any], value: object) -> str:
     hint = ""
     if isinstance(value, str):
@@ -574,6 +661,8 @@ def _schema_at(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
         elif key is not None:
             others: Any = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), {})
             here = here.get("properties", {}).get(key, others)
+        if "oneOf" in here:  # an entry of ``targets``: a glob, or a definition, in which alone something can be wrong
+            here = next(one for one in here["oneOf"] if ("$ref" in one) == (len(path) > 2))
         if "anyOf" in here:
             here = next(one for one in here["anyOf"] if one.get("type") != "null")
         if "$ref" in here:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from portmatrix.errors import UserError
 from portmatrix.plan import Axes
-from portmatrix.plugins import PlatformSpec, Plugins, Way, discover
+from portmatrix.globs import expand
+from portmatrix.places.choice import resolve
+from portmatrix.plugins import Plugins, Way, discover
 from portmatrix.spec import Known, MatrixSpec, check_names, load_spec
-from portmatrix.types import Reach
+from portmatrix.types import PlatformSpec, Reach
 
 SPEC = "matrix.yaml"
 #: The copy of the reference suite in the installed package; a checkout has the suite itself instead.
@@ -62,11 +65,14 @@ def find_root(start: Path, named: Path | None = None) -> Path:
     raise UserError(f"no {SPEC} here or above; `portmatrix init DIR` makes a suite, --suite DIR names one")
 
 
-def load(root: Path) -> Suite:
-    """Return the suite in ``root``; raises ``SpecError`` with everything that is wrong with its ``matrix.yaml``."""
+def load(root: Path, reach: Reach | None = None) -> Suite:
+    """Return the suite in ``root``; raises ``SpecError`` with everything that is wrong with its ``matrix.yaml``.
+
+    Targets are reached by the best way that leads there, or by ``reach`` only.
+    """
     spec = load_spec(root / SPEC)
     host = this_machine()
-    plugins = discover(plugin_folders(root), host)
+    plugins = resolve(discover(plugin_folders(root), host, spec.definitions), reach)
     check_names(spec, known_names(plugins))
     return Suite(root, spec, plugins, host)
 
@@ -95,6 +101,7 @@ def known_names(plugins: Plugins) -> Known:
         runtimes=(*plugins.runtimes, *broken["runtime"]),
         targets=(*plugins.targets, *broken["target"]),
         data=(*plugins.data, *broken["data"]),
+        kinds=plugins.kinds,
     )
 
 
@@ -105,10 +112,14 @@ def _chosen(items: dict[str, _Item], globs: tuple[str, ...] | None) -> dict[str,
 
 
 def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
-    """Return the axes that the suite spans: on the targets within reach of this machine, or on all (``everywhere``)."""
+    """Return the axes that the suite spans: as a run here takes them, or as no machine changes them (``everywhere``).
+
+    A target's bounds are the scopes that mean it. Here, the target that this machine is itself has none, and a target
+    that no scope means and that is emulated or only looked up has nothing within them: it is there for who names it.
+    """
     exporters = _chosen(suite.plugins.exporters, suite.spec.frameworks)
     runtimes = _chosen(suite.plugins.runtimes, suite.spec.runtimes)
-    targets = _chosen(suite.plugins.targets, suite.spec.targets)
+    targets = _chosen(suite.plugins.targets, suite.spec.target_globs)
     return Axes(
         models=tuple(suite.spec.models),
         paths={
@@ -116,8 +127,30 @@ def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
             for name, exporter in exporters.items()
         },
         runtimes={name: frozenset(runtime.formats) for name, runtime in runtimes.items()},
-        targets=tuple(name for name, target in targets.items() if everywhere or isinstance(target.way, Way)),
+        targets=tuple(targets),
+        takers={
+            (name, target.name)
+            for name, runtime in runtimes.items()
+            for target in targets.values()
+            if target.platform.os in runtime.systems
+        },
+        bounds=_bounds(suite, targets, everywhere=everywhere),
     )
+
+
+def _bounds(suite: Suite, targets: Iterable[str], *, everywhere: bool) -> dict[str, tuple[str, ...]]:
+    """Return for each target that has bounds the globs over the cells within them."""
+    own = here(suite)
+    found: dict[str, tuple[str, ...]] = {}
+    for name in targets:
+        scopes = [scope for scope in suite.spec.scope if any(fnmatchcase(name, glob) for glob in expand(scope.targets))]
+        way = suite.plugins.targets[name].way
+        for_real = isinstance(way, Way) and way.reach not in (Reach.EMULATED, Reach.STATIC)
+        if scopes and (everywhere or name != own):
+            found[name] = tuple(glob for scope in scopes for glob in scope.cells)
+        elif not scopes and not everywhere and not for_real:
+            found[name] = ()
+    return found
 
 
 def here(suite: Suite) -> str:

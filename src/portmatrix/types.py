@@ -101,6 +101,16 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PlatformSpec(Frozen):
+    """An operating system on a processor: what decides whether a binary runs there."""
+
+    os: Literal["linux", "macos", "windows", "browser", "node"]
+    arch: str
+    libc: str = ""
+    endian: Literal["little", "big"] = "little"
+    bits: Literal[32, 64] = 64
+
+
 class TensorSpec(Frozen):
     """Name, numpy dtype name and shape of one input or output; ``None`` stands for the symbolic batch dimension."""
 
@@ -152,6 +162,24 @@ class Blame(Frozen):
     why: str
 
 
+class Lookup(Frozen):
+    """What a static verdict rests on: nothing was run, this was looked up.
+
+    ``asked`` is what the index was asked for and ``found`` the files that it named; ``floor`` the oldest system that
+    their binaries run on (``glibc 2.28``, ``macOS 13.4``), ``date`` the day of the answer (a cached one keeps its day).
+    ``lacking`` are the operators of the model that the runtime's build has no kernel for; ``unchecked`` says which of
+    these questions could not be answered, and why.
+    """
+
+    possible: bool
+    asked: str
+    found: tuple[str, ...] = ()
+    floor: str = ""
+    date: str
+    lacking: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
 class Record(Frozen):
     """One attempt at one cell. Times are UTC in ISO 8601, durations in seconds.
 
@@ -159,7 +187,8 @@ class Record(Frozen):
 
     ``expected`` is the reason given in ``matrix.yaml`` where the outcome is XFAIL or XPASS. ``environment`` names what
     ran (interpreter, package versions, processor); ``facts`` what the exporter and the worker reported of themselves
-    (opset written, how the network was closed).
+    (opset written, how the network was closed). ``lookup`` is there where the target was reached statically: then
+    nothing was run, and the outcome is FAIL where it cannot run there, NOT_RUN where it might.
     """
 
     schema_version: Literal[1] = 1
@@ -178,6 +207,7 @@ class Record(Frozen):
     accuracy: float | None = None
     comparisons: tuple[Comparison, ...] = ()
     blame: Blame | None = None
+    lookup: Lookup | None = None
     bundle: str | None = None
     recipe: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
@@ -189,3 +219,8 @@ class Record(Frozen):
     def id(self) -> CellId:
         """The record's cell as its five coordinates."""
         return CellId.parse(self.cell)
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it turns a run red: an outcome of ``UNEXPECTED``, unless it is an ERROR that was foretold."""
+        return self.outcome in UNEXPECTED and not (self.outcome is Outcome.ERROR and self.expected is not None)

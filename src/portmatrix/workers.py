@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from portmatrix.containers import Image, Inside, command_inside, end
+from portmatrix.sites import Ending, Inside, Site, signal_name
 from portmatrix.types import Stage
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -32,7 +32,6 @@ LOG_BYTES = 64 << 20
 _POLL_SECONDS = 0.05
 _CHILDREN_SECONDS = 0.5
 _START_SECONDS = 120
-_SIGNALLED = 128
 #: The only variables of the engine's own environment that a worker sees.
 _KEPT = (
     "LANG",
@@ -55,20 +54,29 @@ class Limits(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """How a worker is started: the command prefix that leads to its target, its interpreter, and its environment.
+    """How a worker is started: the command prefix that leads to its target, its command, and its environment.
 
-    ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state. ``image`` is
-    the container image that it runs in, if it does, and ``shared`` the folders that it sees there (True: to write).
+    ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state. ``command`` is
+    the worker's own: an interpreter with the worker's file, or a program. ``site`` is where it runs if that is not
+    simply this machine, and ``shared`` the folders that it sees there (True: to write). ``versions`` are those of
+    packages that it cannot tell of itself; ``interpreter_free`` says that nothing interprets it.
     """
 
     name: str
     prefix: tuple[str, ...]
-    python: str
+    command: tuple[str, ...]
     env: Mapping[str, str]
     network: bool
     packages: tuple[str, ...]
-    image: Image | None = None
+    site: Site | None = None
     shared: Mapping[Path, bool] = {}
+    versions: Mapping[str, str] = {}
+    interpreter_free: bool = False
+
+
+def in_python(python: str) -> tuple[str, ...]:
+    """Return the command of a worker in the interpreter ``python``, which sees nothing of its user's packages."""
+    return (python, "-I", str(WORKER))
 
 
 class Failure(NamedTuple):
@@ -105,19 +113,19 @@ def network_closure() -> tuple[tuple[str, ...], str]:
 def worker_environment(launch: Launch, folder: Path, threads: int) -> dict[str, str]:
     """Return the whole environment of a worker: nothing of the engine's own but a short list, and no way to install."""
     env = {}
-    if launch.image is None:
+    if launch.site is None:
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        binaries = str(Path(launch.python).parent)
+        binaries = str(Path(launch.command[0]).parent)
         env["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
     env.setdefault("LANG", "C.UTF-8")
     for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"):
-        env[name] = str(folder)
+        env[name] = str(folder) if launch.site is None else launch.site.there(folder)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         env[name] = str(threads)
     env.update(PIP_NO_INDEX="1", PIP_REQUIRE_VIRTUALENV="1", PIP_CONFIG_FILE=os.devnull, PIP_NO_INPUT="1")
     env.update(launch.env)
     if not launch.network:
-        env["PORTMATRIX_NETWORK"] = network_closure()[1]
+        env["PORTMATRIX_NETWORK"] = network_closure()[1] if launch.site is None else launch.site.network
     return env
 
 
@@ -137,8 +145,9 @@ class Worker:
         self._stage = Stage.PREPARE
         self._asked = 0
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._container = f"portmatrix-{uuid.uuid4().hex[:12]}"
-        command = self._command(threads, memory_mb)
+        env = worker_environment(launch, folder, threads)
+        self._inside = self._seen(env, threads, memory_mb)
+        command = self._command()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -146,7 +155,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
-                env=worker_environment(launch, folder, threads) if launch.image is None else None,
+                env=env if launch.site is None else None,
                 start_new_session=True,
             )
         self._watched = psutil.Process(self._process.pid)
@@ -155,17 +164,18 @@ class Worker:
         self._reader = threading.Thread(target=self._read, name=f"reader of {launch.name}", daemon=True)
         self._reader.start()
 
-    def _command(self, threads: int, memory_mb: int) -> list[str]:
+    def _seen(self, env: Mapping[str, str], threads: int, memory_mb: int) -> Inside:
         launch = self.launch
-        closure = () if launch.network else network_closure()[0]
-        own = [launch.python, "-I", str(WORKER)]
-        if launch.image is None:
-            return [*launch.prefix, *closure, *own]
-        env = worker_environment(launch, self.folder, threads)
+        name = f"portmatrix-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         shared = {WORKER.parent: False, **launch.shared, self.folder: True}
-        inside = Inside(self._container, self.folder, env, shared, memory_mb, launch.network)
-        command = command_inside(launch.image, inside, own)
-        return [*launch.prefix, *([] if launch.image.has_own_network else closure), *command]
+        return Inside(name, self.folder, env, shared, memory_mb, launch.network, threads)
+
+    def _command(self) -> list[str]:
+        launch = self.launch
+        if launch.site is not None:
+            return [*launch.prefix, *launch.site.wrap(self._inside, launch.command)]
+        closure = () if launch.network else network_closure()[0]
+        return [*launch.prefix, *closure, *launch.command]
 
     @property
     def alive(self) -> bool:
@@ -177,9 +187,9 @@ class Worker:
         answer = self.ask({"op": "hello", "packages": list(self.launch.packages)}, limits)
         if isinstance(answer, Failure):
             return answer._replace(stage=Stage.PREPARE, fault="harness")
-        self.environment = dict(answer["environment"])
-        if self.launch.image is not None:
-            self.environment["image"] = self.launch.image.tag
+        self.environment = {**answer["environment"], **self.launch.versions}
+        if self.launch.site is not None and self.launch.site.via:
+            self.environment["via"] = self.launch.site.via
         return None
 
     def ask(
@@ -256,14 +266,16 @@ class Worker:
             return Failure(self._stage, stopped, fault, self.log_tail(start), transient=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
+        # Asked before what is left is removed: how a container ended is known as long as there is one.
+        code = self._process.poll()
+        site = self.launch.site
+        found = site.ending(self._inside, code) if site is not None and code is not None else None
         self.kill()
-        code = self._process.returncode
-        if self.launch.image is not None and code > _SIGNALLED:  # what a shell, and a container, make of a signal
-            code = _SIGNALLED - code
-        reason = (
-            f"the worker died of {signal_name(-code)}" if code < 0 else f"the worker ended itself with status {code}"
-        )
-        return Failure(self._stage, reason, fault, self.log_tail(start))
+        found = found or _ending(self._process.returncode)
+        if found.fault == "model" and site is not None and site.emulator and found.reason.startswith(_DIED):
+            why = f"{found.reason} under {site.emulator}: whether it would have elsewhere, only a native run can tell"
+            found = Ending(why, "harness")
+        return Failure(self._stage, found.reason, found.fault, self.log_tail(start), found.transient)
 
     def _log_size(self) -> int:
         try:
@@ -301,8 +313,8 @@ class Worker:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
-        if self.launch.image is not None:
-            end(self.launch.image, self._container)
+        if self.launch.site is not None:
+            self.launch.site.end(self._inside)
         self._close_pipes()
 
     def close(self) -> None:
@@ -347,12 +359,15 @@ def start(launch: Launch, folder: Path, threads: int, limits: Limits) -> Worker 
     return failure
 
 
-def signal_name(number: int) -> str:
-    """Return ``SIGSEGV (signal 11)`` for 11, and ``signal N`` for a number without a name."""
-    try:
-        return f"{signal.Signals(number).name} (signal {number})"
-    except ValueError:
-        return f"signal {number}"
+#: How the reason begins where a worker died of a signal.
+_DIED = "the worker died of "
+
+
+def _ending(code: int) -> Ending:
+    """Return what the exit status of a process of this machine means."""
+    if code < 0:
+        return Ending(_DIED + signal_name(-code), "model")
+    return Ending(f"the worker ended itself with status {code}", "model")
 
 
 class Lease:
@@ -374,8 +389,25 @@ class Lease:
         """How this worker's network is closed, in the word that records use."""
         if self._launch.network:
             return "open"
-        image = self._launch.image
-        return "namespace" if image is not None and image.has_own_network else network_closure()[1]
+        site = self._launch.site
+        return network_closure()[1] if site is None else site.network
+
+    @property
+    def interpreter_free(self) -> bool:
+        """Whether the worker is a program that nothing interprets."""
+        return self._launch.interpreter_free
+
+    def there(self, path: Path) -> str:
+        """Return what a path of this machine is called where the worker runs; what it names is there then.
+
+        Raises ``OSError`` where it cannot be brought there.
+        """
+        return str(path) if self._launch.site is None else self._launch.site.there(path)
+
+    def bring(self, folder: Path) -> None:
+        """Fetch what the worker wrote into ``folder``, if it wrote elsewhere; raises ``OSError``."""
+        if self._launch.site is not None:
+            self._launch.site.bring(folder)
 
     def exchange(self) -> Path:
         """Return a folder through which the worker can hand over files, which lie there until the call after next.
@@ -395,11 +427,13 @@ class Lease:
 
         ``sent`` is called when the worker has the request.
         """
-        if self._worker is None or not self._worker.alive:
+        if self._worker is not None and not self._worker.alive:
+            self._worker.kill()  # it died between two requests: what it leaves is removed
+            self._worker = None
+        if self._worker is None:
             started = start(self._launch, self._folder / f"worker-{self._started}", self._threads, self._limits)
             self._started += 1
             if isinstance(started, Failure):
-                self._worker = None
                 return started
             self._worker = started
             self.environment = started.environment

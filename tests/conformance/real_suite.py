@@ -13,13 +13,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from portmatrix import environments, plan, suite
+from portmatrix.commands import Patience
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.export import Bundle
 from portmatrix.matrix import Made, MatrixRun, Options
+from portmatrix.places import Wanted
+from portmatrix.places.choice import place_of
 from portmatrix.plan import Selection
-from portmatrix.plugins import EnvironmentSpec, Exporter, Runtime
+from portmatrix.plugins import EnvironmentSpec, Exporter, Runtime, Way
 from portmatrix.store import Store, default_root
-from portmatrix.types import CellId, Record
+from portmatrix.types import CellId, Reach, Record
 from portmatrix.workers import Failure, Lease, Limits
 
 SUITE = suite.load(Path(__file__).parents[2])
@@ -75,23 +78,37 @@ def export_all(*globs: str) -> Mapping[Made, Bundle | Failure]:
     return engine.export_only(cells(*globs))
 
 
+def home(plugin: Exporter | Runtime) -> Wanted:
+    """Return the plug-in's environment where it is at home: this machine, or the first target that it runs on here."""
+    here = Wanted(plugin.name, plugin.environment, SUITE.host, Way(reach=Reach.NATIVE))
+    if not isinstance(plugin, Runtime):
+        return here
+    here = here._replace(program=plugin.program)
+    for target in () if SUITE.host.os in plugin.systems else SUITE.plugins.targets.values():
+        if target.platform.os in plugin.systems and isinstance(target.way, Way) and not target.is_static:
+            return here._replace(platform=target.platform, way=target.way)
+    return here
+
+
 @contextmanager
-def lease(plugin: Exporter | Runtime, folder: Path) -> Iterator[Lease]:
+def lease(plugin: Exporter | Runtime, folder: Path, wanted: Wanted | None = None) -> Iterator[Lease]:
     """Yield a lease on a worker in the plug-in's own environment, which is built first if it must be.
 
-    A probe in the worker, in the plug-in's place, passes all calls on to it.
+    It is at home unless ``wanted`` says where. A probe in the worker, in the plug-in's place, passes all calls on.
     """
-    spec = plugin.environment
+    spec, wanted = plugin.environment, wanted or home(plugin)
     try:
-        built = environments.ensure(Store(default_root()), spec, print, SUITE.spec.limits.prepare_seconds)
+        patience = Patience(SUITE.spec.limits.prepare_seconds)
+        built = place_of(wanted.way).ensure(Store(default_root()), wanted, print, patience)
     except EnvironmentFailure as failure:
         if failure.unavailable:
             pytest.skip(f"{plugin.name}: {failure}")
         pytest.fail(f"{plugin.name}: {failure}\n{failure.log_tail}")
     shared = {SUITE.root: False, folder.parent: True, default_root(): True}
-    launch = environments.launch(built, plugin.name, spec, shared)
+    launch = environments.launch(built, plugin.name, spec, shared, wanted.way.prefix, wanted.way.env)
     launch = launch._replace(env={**launch.env, PROBED: str(plugin.file)})
-    opened = Lease(launch, folder, limits(SUITE.spec.limits.cell_seconds, spec))
+    seconds = SUITE.spec.limits.cell_seconds * wanted.way.slowdown
+    opened = Lease(launch, folder, limits(seconds, spec))
     try:
         yield opened
     finally:

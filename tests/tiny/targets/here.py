@@ -4,7 +4,8 @@ from portmatrix.suite import this_machine
 
 PLATFORM = this_machine().model_dump()
 RUNNER = "ubuntu-24.04"
+COST = "nothing"
 
 
 def reach(host):
-    return {"reach": "native", "prefix": []}
+    return [{"reach": "native"}]

@@ -2,7 +2,8 @@
 
 PLATFORM = {"os": "plan9", "arch": "mips"}
 RUNNER = "none"
+COST = "nothing"
 
 
 def reach(host):
-    return {"reach": "native"}
+    return [{"reach": "native"}]
