@@ -141,7 +141,7 @@ def bare_command(bundles: list[dict[str, Any]], tolerance: dict[str, float], fol
     built = environments.ensure(store, spec, Silent().says, loaded.spec.limits.prepare_seconds)
     listed = folder / "bundles.json"
     listed.write_text(json.dumps(bundles), encoding="utf-8")
-    launch = Launch("bare loop", (), str(built.python), spec.env, network=True, packages=spec.packages)
+    launch = Launch("bare loop", (), built.command, spec.env, network=True, packages=spec.packages)
     command = [str(built.python), "-I", str(HERE / "bare_loop.py"), str(listed), json.dumps(tolerance)]
     return Run(command, worker_environment(launch, folder, threads=1))
 

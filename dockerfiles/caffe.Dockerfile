@@ -13,7 +13,8 @@ RUN if [ -n "${APT_MIRROR}" ]; then \
 
 # An archived release is never signed again, so that a date on its signature passes. OpenBLAS computes several times
 # faster than the reference library that Caffe is content with. Protobuf and NumPy come as dependencies of Caffe; the
-# worker needs NumPy itself.
+# worker needs NumPy itself. Versions are the release's, of which there is one of each: none is pinned.
+# hadolint ignore=DL3008
 RUN apt-get -o Acquire::Check-Valid-Until=false update && \
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --allow-downgrades \
         caffe python3-caffe libopenblas0-pthread python3-numpy && \
@@ -22,4 +23,6 @@ RUN apt-get -o Acquire::Check-Valid-Until=false update && \
 # Fails the build, and not the first training, if the library does not load.
 RUN GLOG_minloglevel=2 python3 -c "import caffe; print(caffe.__version__)"
 
+# One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
+USER 65532:65532
 LABEL portmatrix.python="python3"

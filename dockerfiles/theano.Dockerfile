@@ -12,17 +12,20 @@ RUN if [ -n "${APT_MIRROR}" ]; then \
     fi
 
 # Theano compiles its operations when it runs: without g++ a convolution is a loop in Python. An archived release is
-# never signed again, so that a date on its signature passes.
+# never signed again, so that a date on its signature passes. Versions are the release's, of which there is one of each:
+# none is pinned.
+# hadolint ignore=DL3008
 RUN apt-get -o Acquire::Check-Valid-Until=false update && \
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --allow-downgrades g++ libc6-dev && \
     rm -rf /var/lib/apt/lists/*
 
 ARG PIP_INDEX_URL=
-# What the exporter and the runtime declare, separated by spaces.
+# What the exporter and the runtime declare, with versions, separated by spaces.
 ARG REQUIREMENTS=
 
 # pip reads PIP_INDEX_URL itself, but takes an empty one for an index without packages. Of Theano there is no wheel: it
 # is built, and --no-cache-dir keeps what was downloaded for that out of the image.
+# hadolint ignore=DL3013
 RUN if [ -z "${PIP_INDEX_URL}" ]; then unset PIP_INDEX_URL; fi; \
     python3 -m pip install --no-cache-dir ${REQUIREMENTS}
 
@@ -31,4 +34,6 @@ RUN HOME=/tmp/build THEANO_FLAGS=device=cpu,floatX=float32,blas.ldflags= \
     python3 -c "import theano; assert theano.config.cxx; print(theano.__version__)" && \
     rm -rf /tmp/build
 
+# One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
+USER 65532:65532
 LABEL portmatrix.python="python3"

@@ -11,7 +11,8 @@ RUN if [ -n "${APT_MIRROR}" ]; then \
     fi
 
 # An archived release is never signed again, so that a date on its signature passes. luajit runs the Lua programs; the
-# worker needs NumPy.
+# worker needs NumPy. Versions are the release's, of which there is one of each: none is pinned.
+# hadolint ignore=DL3008
 RUN apt-get -o Acquire::Check-Valid-Until=false update && \
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         luajit lua-torch-torch7 lua-torch-nn python3 python3-numpy && \
@@ -20,5 +21,7 @@ RUN apt-get -o Acquire::Check-Valid-Until=false update && \
 # Fails the build, and not the first training, if the libraries do not load.
 RUN luajit -e "require 'torch'; require 'nn'; print(torch.Tensor(1):fill(1))"
 
+# One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
+USER 65532:65532
 LABEL portmatrix.python="python3"
 LABEL portmatrix.untested="no mirror of Debian 10 was at hand: neither this image nor the exporter has been run"

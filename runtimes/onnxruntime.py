@@ -4,6 +4,7 @@ the last one before ONNX IR version 10.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ ENVIRONMENTS = {
 }
 FORMATS = ("onnx",)
 PROVIDERS = ["CPUExecutionProvider"]
+#: The end of a range of opsets that has none: the largest int of C.
+ENDLESS = 2**31 - 1
 
 
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Any:
@@ -53,3 +56,45 @@ def degraded(session: Any) -> str:
     """Return which execution providers are used instead of the CPU's, or an empty string."""
     providers = session.get_providers()
     return "" if providers == PROVIDERS else f"runs on {', '.join(providers)} instead of {', '.join(PROVIDERS)}"
+
+
+def kernels() -> dict[str, Any]:
+    """Return the newest versions that this build reads, and the ranges of opsets that it has kernels for.
+
+    An operator without a range is known and has no kernel on the CPU. A new opset of a domain always has an operator
+    that is new in it, so that the newest operator tells the newest opset.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as build
+
+    operators: dict[str, dict[str, list[list[int]]]] = {}
+    versions = {"IR": _newest_ir()}
+    for schema in build.get_all_operator_schema():
+        domain = schema.domain or "ai.onnx"
+        operators.setdefault(domain, {}).setdefault(schema.name, [])
+        versions[domain] = max(versions.get(domain, 0), schema.since_version)
+    for kernel in build.get_all_opkernel_def():
+        if kernel.provider in PROVIDERS:
+            first, last = kernel.version_range
+            # A range without an end holds for the operator as it was then, not for what it has become since.
+            ranges = operators.setdefault(kernel.domain or "ai.onnx", {}).setdefault(kernel.op_name, [])
+            closed = [first, first if last == ENDLESS else last]
+            ranges += [closed] if closed not in ranges else []  # one for each type
+    # What is constant becomes a part of the graph when that is read, and is never computed.
+    operators["ai.onnx"]["Constant"] = [[1, versions["ai.onnx"]]]
+    return {"versions": versions, "operators": operators}
+
+
+def _newest_ir() -> int:
+    """Return the newest version of ONNX's file format that this build reads: it says so of a file that is newer."""
+    import onnxruntime
+
+    # ModelProto: ir_version (field 1) is 2^31 - 1, opset_import (8) has version (2) 12, graph (7) is empty.
+    newer = b"\x08\xff\xff\xff\xff\x07\x42\x02\x10\x0c\x3a\x00"
+    try:
+        onnxruntime.InferenceSession(newer, providers=PROVIDERS)
+    except Exception as error:
+        found = re.search(r"max supported IR version: (\d+)", str(error))
+        if found is None:
+            raise
+        return int(found[1])
+    raise RuntimeError("ONNX Runtime loads a file of an IR version that does not exist")

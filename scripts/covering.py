@@ -16,7 +16,7 @@ from typing import NamedTuple
 from portmatrix import cli, plan, records, suite
 from portmatrix.plan import Selection
 from portmatrix.suite import Suite
-from portmatrix.types import CellId, Outcome, Record
+from portmatrix.types import CellId, Outcome, PathKind, Reach, Record
 
 
 class Check(NamedTuple):
@@ -36,6 +36,23 @@ def covering(cells: Iterable[CellId], models: int) -> list[CellId]:
         turns = range(min(models, len(road)))
         chosen += [road[(number * models + turn) % len(road)] for turn in turns]
     return chosen
+
+
+#: A convolutional, a recurrent and an attentive network: what every target must run that is not only looked up.
+FAMILIES = ("alexnet", "lstm", "transformer")
+
+
+def on_targets(loaded: Suite, cells: Iterable[CellId]) -> list[CellId]:
+    """Return the cells of these families over ONNX on all targets but this machine's own."""
+    return [
+        cell
+        for cell in cells
+        if cell.model in FAMILIES and _is_onnx(loaded, cell) and cell.target != suite.here(loaded)
+    ]
+
+
+def _is_onnx(loaded: Suite, cell: CellId) -> bool:
+    return loaded.plugins.exporters[cell.framework].paths[cell.path].kind is PathKind.ONNX
 
 
 def run(cells: Sequence[CellId], file: Path) -> int:
@@ -81,6 +98,20 @@ def check_plugins(loaded: Suite, found: Sequence[Record]) -> Iterator[Check]:
             yield Check(f"{kind} {name}", "" if name in seen else "none of its cells passed")
 
 
+def check_targets(loaded: Suite, found: Sequence[Record], must_reach: int) -> Iterator[Check]:
+    """Yield a check for every target reached, that it passes each family over ONNX, and one for their number."""
+    reached = [name for name, target in loaded.plugins.targets.items() if not target.is_static]
+    yield Check(f"{must_reach} targets reached", "" if len(reached) >= must_reach else f"only {', '.join(reached)}")
+    passed = {
+        (record.id.target, record.id.model)
+        for record in found
+        if record.outcome is Outcome.PASS and record.reach is not Reach.STATIC and _is_onnx(loaded, record.id)
+    }
+    for target in reached:
+        for model in FAMILIES:
+            yield Check(f"{model} on {target}", "" if (target, model) in passed else "passed over no ONNX path")
+
+
 def check_training(trained: Sequence[str], found: Sequence[Record]) -> Iterator[Check]:
     """Yield a check for each framework in ``trained``: it was trained by this run, and not taken from the archive."""
     here = {record.id.framework for record in found if not record.archived and "trained_on" in record.facts}
@@ -94,10 +125,11 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=3, help="how many models take each road (3)")
     parser.add_argument("--trained", nargs="*", default=[], help="frameworks that must not come from the archive")
     parser.add_argument("--list", action="store_true", help="print the cells and run nothing")
+    parser.add_argument("--targets", type=int, default=1, help="how many targets must be reached (1)")
     options = parser.parse_args()
     loaded = suite.load(suite.find_root(Path.cwd()))
     planned = plan.plan(suite.axes(loaded), suite.exclusions(loaded), Selection())
-    cells = covering(planned.cells, options.models)
+    cells = list(dict.fromkeys([*covering(planned.cells, options.models), *on_targets(loaded, planned.cells)]))
     if options.list:
         print(*cells, sep="\n")
         return 0
@@ -109,6 +141,7 @@ def main() -> int:
     kept = loaded.root / "results" / "reference.jsonl"
     reference = {record.cell: record for record in records.read(kept)} if kept.is_file() else {}
     checks = [*check_cells(cells, found, reference), *check_plugins(loaded, found)]
+    checks += check_targets(loaded, found, options.targets)
     checks += check_training(options.trained, found)
     failed = [check for check in checks if check.wrong]
     for check in failed:

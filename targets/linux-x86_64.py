@@ -11,5 +11,8 @@ COST = "a GitHub job, or a machine of this kind"
 
 
 def reach(host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the ways there from ``host``, best first."""
-    return [{"reach": "native"}]
+    """Return the ways there from ``host``, best first: itself, then Docker's engine on one."""
+    return [
+        {"reach": "native"},
+        {"reach": "container", "place": "container", "options": {"platform": "linux/amd64"}},
+    ]

@@ -7,9 +7,11 @@ from typing import Any
 
 PLATFORM = {"os": "macos", "arch": "arm64", "libc": "", "endian": "little", "bits": 64}
 RUNNER = "macos-15"
-COST = "a GitHub job, or a machine of this kind"
+COST = (
+    "such a Mac or a GitHub job, of which the free plan runs five at once; anywhere else nothing is run, only looked up"
+)
 
 
 def reach(host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the ways there from ``host``, best first."""
+    """Return the one way there from ``host``: to be such a machine."""
     return [{"reach": "native"}]

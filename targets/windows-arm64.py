@@ -7,9 +7,9 @@ from typing import Any
 
 PLATFORM = {"os": "windows", "arch": "arm64", "libc": "", "endian": "little", "bits": 64}
 RUNNER = "windows-11-arm"
-COST = "a GitHub job, or a machine of this kind"
+COST = "a Windows machine with such a processor or a GitHub job; anywhere else nothing is run, only looked up"
 
 
 def reach(host: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the ways there from ``host``, best first."""
+    """Return the one way there from ``host``: to be such a machine."""
     return [{"reach": "native"}]

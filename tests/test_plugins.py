@@ -11,8 +11,9 @@ from tiny_suite import TINY, Assemble
 
 from portmatrix.errors import PluginError
 from portmatrix.plugins import EnvironmentSpec, NoWay, Plugins, Way, discover, load_file
+from portmatrix.spec import OptionSpec, TargetDefinition
 from portmatrix.suite import plugin_folders, this_machine
-from portmatrix.types import Batch, PathKind, Reach
+from portmatrix.types import Batch, PathKind, PlatformSpec, Reach
 
 RUNTIME = (TINY / "runtimes" / "plain.py").read_text()
 Discover = Callable[..., Plugins]
@@ -114,6 +115,66 @@ def test_a_target_that_raises_or_is_nowhere_is_broken_alone(discover_with: Disco
 def test_a_target_out_of_reach_says_why(discover_with: Discover) -> None:
     found = discover_with(targets__away=(TINY / "faults" / "targets" / "away.py").read_text())
     assert found.targets["away"].way == NoWay(why="there is no such machine here", install="buy one")
+
+
+KIND = """
+PLATFORM = {"os": "linux", "arch": "x86_64"}
+RUNNER = "self-hosted"
+COST = "a machine"
+OPTIONS = {"host": {"required": True}}
+
+
+def reach(host):
+    if "options" not in host:
+        raise KeyError("options")
+    return [{"reach": "remote", "place": "board", "options": host["options"]}]
+"""
+
+
+def entry(name: str, **options: str) -> TargetDefinition:
+    platform = PlatformSpec(os="linux", arch="arm64", libc="musl")
+    return TargetDefinition(name=name, kind="behind", platform=platform, options=options)
+
+
+def with_kind(assemble: Assemble, *entries: TargetDefinition, kind: str = KIND) -> Plugins:
+    root = assemble("runtimes/plain")
+    (root / "targets" / "behind.py").write_text(kind)
+    return discover(plugin_folders(root), this_machine(), entries)
+
+
+def test_a_kind_of_target_is_no_target(assemble: Assemble) -> None:
+    found = with_kind(assemble)
+    assert not found.broken
+    assert found.targets.keys() == {"here"}
+    assert found.kinds == {"behind": {"host": OptionSpec(required=True)}}
+
+
+def test_entries_make_targets_of_a_kind(assemble: Assemble) -> None:
+    found = with_kind(assemble, entry("pi", host="me@pi"), entry("po", host="me@po"))
+    assert not found.broken
+    assert found.targets.keys() == {"here", "pi", "po"}
+    pi, po = found.targets["pi"], found.targets["po"]
+    assert pi.platform == PlatformSpec(os="linux", arch="arm64", libc="musl")
+    assert pi.way == Way(reach=Reach.REMOTE, place="board", options={"host": "me@pi"})
+    assert pi.digest != po.digest
+
+
+def test_an_entry_takes_no_files_name(assemble: Assemble) -> None:
+    found = with_kind(assemble, entry("here", host="me@pi"))
+    assert found.targets["here"].way == Way(reach=Reach.NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("True", "behind.py: OPTIONS maps the name of each option to what it takes; got True"),
+        ('{"host": {"type": "text"}}', "type: Input should be 'string', 'integer' or 'boolean'"),
+    ],
+)
+def test_a_kind_with_wrong_options_is_broken(options: str, why: str, assemble: Assemble) -> None:
+    found = with_kind(assemble, entry("pi"), kind=KIND.replace('{"host": {"required": True}}', options))
+    assert why in why_broken(found)
+    assert found.targets.keys() == {"here"}
 
 
 def test_a_runtime_has_a_name_for_each_version(discover_with: Discover) -> None:

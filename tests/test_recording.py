@@ -65,6 +65,11 @@ def test_folders_of_this_machine_become_placeholders(recorder: Recorder, tmp_pat
     assert recorder.redact(text) == "$STORE/envs/x $SUITE/runtimes/plain.py $PREFIX/lib ~/notes"
 
 
+def test_a_folder_is_known_by_the_names_that_other_systems_have_for_it(recorder: Recorder, tmp_path: Path) -> None:
+    there = f"Z:{tmp_path}/store/tmp/x".replace("/", chr(92))
+    assert recorder.redact(f"no file {there}") == r"no file $STORE\tmp\x"
+
+
 def test_reason_and_log_are_both_redacted(recorder: Recorder, tmp_path: Path) -> None:
     failure = Failure(Stage.LOAD, f"no {tmp_path}/store/x", "model", f"File {tmp_path}/suite/y")
     record = recorder.failed(CELL, failure)
@@ -124,15 +129,21 @@ def test_a_known_fault_of_an_emulator_stays_an_error_and_turns_nothing_red(
     [
         (
             Lookup(possible=True, asked="x==1", found=("x-1.whl",), floor="glibc 2.28", date="2026-11-25"),
-            "NOT_RUN",
+            "NOT_RUN at PREPARE",
             "glibc 2.28",
         ),
-        (Lookup(possible=False, asked="x==1", date="2026-11-25"), "FAIL", "nothing is published"),
-        (Lookup(possible=False, asked="x==1", lacking=("Foo",), date="2026-11-25"), "FAIL", "no kernel for Foo"),
+        (
+            Lookup(possible=False, asked="x==2", missing=("x==2",), newest=("x 1.9",), date="2026-11-25"),
+            "FAIL at PREPARE",
+            "x==2 is not published for it (x==2); the newest there is x 1.9",
+        ),
+        (Lookup(possible=False, asked="x==1", lacking=("Foo",), date="2026-11-25"), "FAIL at LOAD", "lacks Foo"),
     ],
 )
 def test_a_look_up_is_never_a_pass(found: Lookup, outcome: str, words: str, recorder: Recorder) -> None:
     record = recorder.looked_up(CELL, BUNDLE, found)
-    assert (record.outcome.value, record.stage, record.reach) == (outcome, Stage.PREPARE, Reach.STATIC)
+    assert record.stage is not None
+    assert f"{record.outcome.value} at {record.stage.value}" == outcome
+    assert record.reach is Reach.STATIC
     assert words in record.reason
     assert record.lookup == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from portmatrix.spec import (
     Limits,
     MatrixSpec,
     ModelSpec,
+    OptionSpec,
     RatingSpec,
     SurveyEntry,
     check_names,
@@ -42,6 +44,15 @@ KNOWN = Known(
     runtimes=("onnxruntime", "onnxruntime-1.17", "onnx-reference", "litert"),
     targets=("linux-x86_64", "linux-arm64", "windows-x86_64"),
     data=("digits",),
+    kinds={
+        "ssh": {
+            "host": OptionSpec(required=True, pattern=r"\S+", description="a host"),
+            "port": OptionSpec(type="integer", minimum=1, maximum=65535),
+            "tries": OptionSpec(type="integer", minimum=0),
+            "quiet": OptionSpec(type="boolean"),
+        }
+    },
+    files=("linux-x86_64", "linux-arm64", "windows-x86_64"),
 )
 
 
@@ -597,6 +608,68 @@ def test_any_value_at_any_key_is_a_spec_or_a_spec_error(file: Path, place: str, 
     file.write_text(json.dumps({"version": 1, "models": {"mlp": {}}, place: value}), encoding="utf-8")
     error = read(file)
     assert error is None or error.problems
+
+
+# --- Targets of one's own -------------------------------------------------------------------------------------------
+
+PI = "name: pi, kind: ssh, platform: {os: linux, arch: arm64, libc: glibc}"
+WRONG_TARGETS = [
+    ("{name: pi, kind: ssh, platform: {os: Linux, arch: arm64}}", "platform.os: expected one of linux, macos, windows, browser, node, got 'Linux' (did you mean 'linux'?)"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arhc: arm64, arch: arm64}}", "platform.arhc: unknown key 'arhc'; expected one of os, arch, libc, endian, bits (did you mean 'arch'?)"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arch: arm64, bits: 33}}", "platform.bits: expected one of 32, 64, got 33"),
+    ("{name: pi, kind: ssh, platform: linux}", "platform: expected a mapping, got 'linux'"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arch: aarch64}}", "platform.arch: aarch64 is called arm64 here"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arch: armhf}}", "platform.bits: armhf needs bits: 32"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arch: s390x}}", "platform.endian: s390x needs endian: big"),
+    ("{name: pi, kind: ssh, platform: {os: linux, arch: arm64, libc: gnu}}", "platform.libc: expected glibc or musl, got 'gnu'"),
+    ("{name: pi, kind: ssh, platform: {os: macos, arch: arm64, libc: glibc}}", "platform.libc: expected none, got 'glibc'"),
+    ("{name: p/i, kind: ssh, platform: {os: linux, arch: arm64}}", "name: expected a name of letters, digits and . _ + -"),
+    ("{name: pi, platform: {os: linux, arch: arm64}}", "missing key 'kind'"),
+    (f"{{{PI}, option: {{host: h}}}}", "option: unknown key 'option'; expected one of name, kind, platform, options (did you mean 'options'?)"),
+    (f"{{{PI.replace('ssh', 'shh')}, options: {{host: h}}}}", "kind: unknown kind of target 'shh'; expected one of ssh (did you mean 'ssh'?)"),
+    (f"{{{PI.replace('pi', 'linux-arm64')}, options: {{host: h}}}}", "name: there is another target 'linux-arm64'; give this one its own name"),
+    (f"{{{PI}}}", "options: missing option 'host'; ssh takes host, port, tries, quiet"),
+    (f"{{{PI}, options: {{host: h, prot: 22}}}}", "options.prot: unknown option 'prot'; ssh takes host, port, tries, quiet (did you mean 'port'?)"),
+    (f"{{{PI}, options: {{host: h i}}}}", "options.host: expected a host, got 'h i'"),
+    (f"{{{PI}, options: {{host: 5}}}}", "options.host: expected a host, got 5; if it is meant as text, write it in quotes"),
+    (f"{{{PI}, options: {{host: [h]}}}}", "options.host: expected some text, a whole number, true or false, got a list"),
+    (f"{{{PI}, options: {{host: }}}}", "options.host: expected some text, a whole number, true or false, got nothing"),
+    (f"{{{PI}, options: {{host: h, port: 65536}}}}", "options.port: expected a whole number from 1 to 65535, got 65536"),
+    (f"{{{PI}, options: {{host: h, port: '22'}}}}", "options.port: expected a whole number from 1 to 65535, got '22'"),
+    (f"{{{PI}, options: {{host: h, port: true}}}}", "options.port: expected a whole number from 1 to 65535, got true"),
+    (f"{{{PI}, options: {{host: h, tries: -1}}}}", "options.tries: expected a whole number of at least 0, got -1"),
+    (f"{{{PI}, options: {{host: h, quiet: 1}}}}", "options.quiet: expected true or false, got 1"),
+    ("5", "expected a name, or a glob over names, got 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "problem"), WRONG_TARGETS)
+def test_a_mistake_in_a_target_of_ones_own_is_told_with_line_and_key(file: Path, entry: str, problem: str) -> None:
+    (found,) = problems(file, f"{MINIMAL}targets:\n  - linux-x86_64\n  - {entry}\n")
+    assert re.match(r"line 6, targets\[1\][.:] ?", found)
+    assert re.sub(r"^line 6, targets\[1\][.:] ?", "", found).startswith(problem)
+
+
+def test_two_targets_of_ones_own_have_two_names(file: Path) -> None:
+    entries = "".join(f"  - {{{PI}, options: {{host: {host}}}}}\n" for host in "ab")
+    (found,) = problems(file, f"{MINIMAL}targets:\n{entries}")
+    assert found.startswith("line 6, targets[1].name: there is another target 'pi'")
+
+
+def test_a_target_of_ones_own_is_read_with_its_options(file: Path) -> None:
+    content = (
+        f"{MINIMAL}targets:\n  - linux-*\n  - {{{PI}, options: {{host: me@pi, port: 22, tries: 0, quiet: true}}}}\n"
+    )
+    spec = loaded(file, content)
+    check_names(spec, KNOWN)
+    (pi,) = spec.definitions
+    assert (pi.name, pi.kind, pi.platform.arch) == ("pi", "ssh", "arm64")
+    assert pi.options == {"host": "me@pi", "port": 22, "tries": 0, "quiet": True}
+    assert spec.target_globs == ("linux-*", "pi")
+
+
+def test_targets_of_ones_own_alone_take_none_away(file: Path) -> None:
+    assert loaded(file, f"{MINIMAL}targets:\n  - {{{PI}, options: {{host: h}}}}\n").target_globs is None
 
 
 # --- The schema -----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from portmatrix import npm
 from portmatrix.commands import Patience, Stopped, never, output_of
 from portmatrix.containers import Image, build_image, has_image, image_for, site_of
 from portmatrix.errors import EnvironmentFailure
@@ -42,6 +43,8 @@ BUILDER = 2
 _DESCRIPTION = "environment.json"
 #: Where an environment has the system's libraries under the names that its packages look for.
 _LINKS = "linked"
+#: The variable by which workers are told where their packages for Node.js are.
+NODE_MODULES = "PORTMATRIX_NODE_MODULES"
 #: The first pip that tells what it would install (--dry-run --report).
 _FIRST_REPORTING_PIP = Version("22.2")
 
@@ -185,6 +188,8 @@ def environment_key(spec: EnvironmentSpec, source: Interpreter | Image | None) -
     built_from = [BUILDER, sorted(spec.requirements), version, sys.platform, platform.machine()]
     if spec.libraries:
         built_from.append(sorted(spec.libraries.items()))
+    if spec.npm:
+        built_from.append(sorted(spec.npm))
     return f"py{'.'.join(version.split('.')[:2])}-{digest_of(built_from)[:16]}"
 
 
@@ -246,10 +251,12 @@ def _in_image(key: str, image: Image) -> Environment:
 
 
 def _links(folder: Path, spec: EnvironmentSpec) -> dict[str, str]:
+    """Return the variables by which workers find what lies in an environment beside the packages of its Python."""
+    modules = {NODE_MODULES: str(folder / "node_modules")} if spec.npm else {}
     if not spec.libraries:
-        return {}
+        return modules
     before = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": os.pathsep.join([str(folder / _LINKS), *([before] if before else [])])}
+    return {**modules, "LD_LIBRARY_PATH": os.pathsep.join([str(folder / _LINKS), *([before] if before else [])])}
 
 
 def ensure(
@@ -298,6 +305,7 @@ def _build(
     for name, path in find_libraries(spec.libraries).items():
         (folder / _LINKS).mkdir(exist_ok=True)
         (folder / _LINKS / name).symlink_to(path)
+    npm.install(folder, spec.npm, patience, announce)
     _health(python_in(folder), spec, patience)
     description = {"requirements": list(spec.requirements), "interpreter": interpreter._asdict()}
     description["installed"] = [f"{item.name}=={item.version}" for item in downloads]

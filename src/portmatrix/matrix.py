@@ -14,13 +14,13 @@ from filelock import Timeout
 
 from portmatrix import __version__, archive, conversion, environments, export, reuse, run, static
 from portmatrix.bundle import Manifest
-from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.commands import Patience
+from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
 from portmatrix.globs import Globs
-from portmatrix.plan import Plan
 from portmatrix.places import Wanted
 from portmatrix.places.choice import STATIC, place_of
+from portmatrix.plan import Plan
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
 from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
@@ -353,7 +353,7 @@ class MatrixRun:
         at_home = place.step in (_Step.EXPORT, _Step.JUDGE)
         wanted = self._wanted(plugin, None if at_home else plugins.targets.get(place.target))
         if wanted.way.reach is Reach.STATIC:
-            self._serve_look_ups(wanted, take)
+            self._serve_look_ups(wanted, plugin.file, take)
             return
         try:
             with self._lease(plugin, wanted) as lease, Behind() as behind:
@@ -362,9 +362,10 @@ class MatrixRun:
         except EnvironmentFailure as failure:
             if place.step is _Step.EXPORT and not failure.unavailable:
                 self._listener.says(f"environment of {plugin.name}: {failure}; what the archive has is taken instead")
-            outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
             if failure.unsupported and place.step is _Step.RUN:
-                outcome = Outcome.FAIL
+                self._serve_look_ups(wanted, plugin.file, take, failure)
+                return
+            outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
             reason = f"environment of {plugin.name}: {failure}"
             while (job := take()) is not None:
                 self._cannot(job, outcome, reason, failure.log_tail)
@@ -380,20 +381,30 @@ class MatrixRun:
         way = self._suite.plugins.targets[target].way
         return way if isinstance(way, Way) else STATIC
 
-    def _serve_look_ups(self, wanted: Wanted, take: Take[_Job]) -> None:
-        """Look up what can be known of cells on a target that nothing leads to; nothing is run."""
+    def _serve_look_ups(
+        self, wanted: Wanted, runtime: Path, take: Take[_Job], refused: EnvironmentFailure | None = None
+    ) -> None:
+        """Look up what can be known of cells that cannot be run there; nothing is run.
+
+        Either nothing leads to the target, or what the runtime needs is not made for it, as ``refused`` says.
+        """
         patience = Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
         while (job := take()) is not None:
-            if not isinstance(job, _LookUp):
+            if not isinstance(job, _LookUp | _Run):
                 self._cannot(job, Outcome.NOT_RUN, "the target is not reached", "")
                 continue
             self._listener.begins(f"{job.cell} (look-up)")
             folder = self._store.bundle_folder(job.bundle.digest)
+            announce = lambda text: self._listener.says(f"{wanted.name}: {text}")  # noqa: E731 - it is a line
             try:
-                found = static.look_up(self._store, wanted, job.bundle.manifest, folder, patience)
+                found = static.look_up(self._store, wanted, job.bundle.manifest, folder, patience, runtime, announce)
             except EnvironmentFailure as failure:
-                reason = f"could not be looked up: {failure}"
-                self._cannot(job, Outcome.ERROR, reason, failure.log_tail)
+                outcome = Outcome.NOT_RUN if failure.unavailable else Outcome.ERROR
+                self._cannot(job, outcome, f"could not be looked up: {failure}", failure.log_tail)
+                continue
+            if refused is not None and found.possible:
+                reason = f"environment of {wanted.name}: {refused}"
+                self._cannot(job, Outcome.FAIL, reason, refused.log_tail)
                 continue
             self._emit(self._recorder.looked_up(job.cell, job.bundle, found))
 
@@ -437,6 +448,8 @@ class MatrixRun:
             raise EnvironmentFailure(str(error)) from error
         shared = {self._store.root: True, self._suite.root: False, plugin.file.parent.parent: False}
         launch = environments.launch(built, name, spec, shared, wanted.way.prefix, wanted.way.env)
+        if isinstance(plugin, Runtime):
+            launch = launch._replace(plugin=plugin.file)
         with self._worker(launch, self._limits(self._cell_limits, spec, wanted.way)) as lease:
             yield lease
 
@@ -577,13 +590,13 @@ class MatrixRun:
         cell, bundle = job.cell, job.bundle
         made = run.read(answer)
         if isinstance(made, Failure):
-            record = self._recorder.with_worker(self._recorder.failed(cell, made, bundle), *worker)
+            record = self._with(worker, self._recorder.failed(cell, made, bundle))
         else:
             start = time.perf_counter()
             reference = run.references(self._store, bundle.digest, bundle.manifest)
             comparisons = run.compare_outputs(bundle.manifest, reference, made.outputs, self._suite.spec)
             made.seconds["COMPARE"] = made.seconds.get("COMPARE", 0.0) + time.perf_counter() - start
-            record = self._recorder.with_worker(self._recorder.compared(cell, bundle, made, comparisons), *worker)
+            record = self._with(worker, self._recorder.compared(cell, bundle, made, comparisons))
             referee = self._referee(cell, bundle.manifest)
             if record.outcome is Outcome.FAIL and referee is not None:
                 judge = _Judge(cell, bundle, job.key, record, made.outputs)
@@ -592,6 +605,11 @@ class MatrixRun:
                 return
         self._keep(job.key, record)
         self._emit(record)
+
+    def _with(self, worker: _Ran, record: Record) -> Record:
+        return self._recorder.with_worker(
+            record, worker.environment, worker.network, interpreter_free=worker.interpreter_free
+        )
 
     def _referee(self, cell: CellId, manifest: Manifest) -> Runtime | None:
         """Return the runtime that decides who is to blame for this cell, if another than its own is there."""

@@ -23,7 +23,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import Field, ValidationError, field_validator
 
 from portmatrix.errors import PluginError
-from portmatrix.spec import TargetDefinition
+from portmatrix.spec import OptionSpec, TargetDefinition
 from portmatrix.types import Batch, Frozen, PathKind, PlatformSpec, Reach
 
 #: The names of our own converters: packages beside the engine's modules, which import them in a process of their own.
@@ -84,9 +84,12 @@ class RuntimeModule(Protocol):
     the artifact's order; the worker binds them to the reference names (by name where they agree, else by position).
     ``degraded`` returns why the session does not run as asked for, or an empty string.
 
-    ``SYSTEMS`` (optional) names the systems of targets that it runs on, ``linux``, ``macos`` and ``windows`` unless
-    given. ``PROGRAM`` (optional) is a C source beside the file that implements ``runner/runtime.h``: the worker is then
-    a program made of it, without any interpreter, and the four functions are not needed.
+    Optional: ``SYSTEMS`` names the systems of targets that it runs on, ``linux``, ``macos`` and ``windows`` unless
+    given. ``versions()`` returns the versions of what the runtime drives, by name, for records; ``unavailable()`` why
+    this machine cannot run it at all, or an empty string. ``kernels()`` returns what the build can compute, for static
+    look-ups, or ``KERNELS`` names the file of a runtime that is built of the same. ``PROGRAM`` is a C source beside the
+    file that implements ``runner/runtime.h``: the worker is then a program made of it, without any interpreter, and the
+    four functions are not needed.
     """
 
     ENVIRONMENTS: Mapping[str, Mapping[str, Any]]
@@ -107,8 +110,8 @@ class TargetModule(Protocol):
     ``reach(host)`` returns the ways from a machine described like ``PLATFORM``, best first: each the keys of a ``Way``,
     or ``{"why": what is missing, "install": the command that would mend it}`` for one that does not lead there now.
     Whether the engine has what a way needs (Docker, QEMU) is for the engine to find out, not for the target. A module
-    with ``OPTIONS = True`` is a kind of target, not one: entries of ``targets`` in ``matrix.yaml`` make targets of it,
-    and ``host`` then carries their ``options``.
+    with ``OPTIONS`` is a kind of target, not one: entries of ``targets`` in ``matrix.yaml`` make targets of it, and
+    ``host`` then carries their ``options``. ``OPTIONS`` says which there are, each read as an ``OptionSpec``.
     """
 
     PLATFORM: Mapping[str, Any]
@@ -124,8 +127,7 @@ class EnvironmentSpec(Frozen):
     ``npm`` are packages for Node.js. ``debian`` are packages of Debian 13 that take the place of ``requirements`` on
     targets that are Debian systems of another architecture, for which nobody builds wheels. ``library`` says, for a
     runtime that is a program, where the shared library of the runtime lies: by operating system a glob below the
-    folder of installed wheels, and under ``debian`` one below the root of such a system; ``headers`` is the package
-    with its C header.
+    folder of installed wheels, and under ``debian`` one below the root of such a system.
 
     ``libraries`` maps names under which a requirement looks for shared libraries of the system to the names that the
     system has for them; ``install`` says how one gets what is missing. ``container`` names the Dockerfile that makes
@@ -138,7 +140,6 @@ class EnvironmentSpec(Frozen):
     npm: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
     library: dict[str, str] = Field(default_factory=dict)
-    headers: str = ""
     env: dict[str, str] = Field(default_factory=dict)
     libraries: dict[str, str] = Field(default_factory=dict)
     install: str = ""
@@ -290,14 +291,17 @@ class Broken(NamedTuple):
 
 
 class Plugins(NamedTuple):
-    """Everything found in a suite's plug-in folders, by name in sorted order; ``kinds`` are the kinds of target."""
+    """Everything found in a suite's plug-in folders, by name in sorted order; ``kinds`` are the kinds of target.
+
+    Of a kind its options are there.
+    """
 
     exporters: dict[str, Exporter]
     runtimes: dict[str, Runtime]
     targets: dict[str, Target]
     data: dict[str, DataSet]
     broken: tuple[Broken, ...]
-    kinds: tuple[str, ...] = ()
+    kinds: Mapping[str, Mapping[str, OptionSpec]] = {}
 
 
 _FUNCTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
@@ -456,19 +460,20 @@ def _way(found: Mapping[str, Any], platform: PlatformSpec, host: PlatformSpec, r
     return way
 
 
-def _targets(file: Path, host: PlatformSpec, entries: Sequence[TargetDefinition]) -> dict[str, Target]:
+def _targets(
+    file: Path, host: PlatformSpec, entries: Sequence[TargetDefinition], kinds: dict[str, dict[str, OptionSpec]]
+) -> dict[str, Target]:
+    """Return the targets that a file is, or that entries make of it; ``kinds`` gets the options of a kind."""
     module = load_file("target", file)
-    if not getattr(module, "OPTIONS", False):
+    if not hasattr(module, "OPTIONS"):
         return {file.stem: _target(file, file.stem, host, None)}
-    _names_are_legal({entry.name: None for entry in entries})
-    return {entry.name: _target(file, entry.name, host, entry) for entry in entries if entry.kind == file.stem}
-
-
-def _is_kind(file: Path) -> bool:
-    try:
-        return bool(getattr(load_file("target", file), "OPTIONS", False))
-    except Exception:  # it is among the broken ones already
-        return False
+    if not isinstance(module.OPTIONS, Mapping):
+        raise PluginError(f"{file.name}: OPTIONS maps the name of each option to what it takes; got {module.OPTIONS!r}")
+    kinds[file.stem] = {name: OptionSpec.model_validate(value) for name, value in module.OPTIONS.items()}
+    made = [entry for entry in entries if entry.kind == file.stem]
+    # Where the name is a file's already, that file's target keeps it: ``check_names`` says so.
+    free = [entry for entry in made if not file.with_name(f"{entry.name}.py").exists()]
+    return {entry.name: _target(file, entry.name, host, entry) for entry in free}
 
 
 def _data(file: Path) -> dict[str, DataSet]:
@@ -516,7 +521,7 @@ def discover(folders: Mapping[str, Path], host: PlatformSpec, entries: Sequence[
     broken: list[Broken] = []
     exporters = _folder(folders["exporters"], "exporter", _exporters, broken)
     runtimes = _folder(folders["runtimes"], "runtime", _runtimes, broken)
-    targets = _folder(folders["targets"], "target", lambda file: _targets(file, host, entries), broken)
+    kinds: dict[str, dict[str, OptionSpec]] = {}
+    targets = _folder(folders["targets"], "target", lambda file: _targets(file, host, entries, kinds), broken)
     data = _folder(folders["data"], "data", _data, broken)
-    kinds = tuple(sorted(file.stem for file in folders["targets"].glob("*.py") if _is_kind(file)))
     return Plugins(exporters, runtimes, targets, data, tuple(broken), kinds)

@@ -2,33 +2,129 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from portmatrix import wheels
+from portmatrix import environments, wheels
 from portmatrix.commands import Patience
 from portmatrix.environments import Announce, Environment
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
+from portmatrix.runner.build import SOURCES, ZIG, compile_runner, describe, inspect_binary, unfit, zig
 from portmatrix.store import Store, digest_of, write_whole
 from portmatrix.types import PlatformSpec
 
-#: Any will do: the shared library in a wheel is the same for all of them.
-_PYTHON = "3.13"
+#: Changes when the way of building changes.
+BUILDER = 1
+#: The variable by which the runner is told where the runtime's shared library is.
+LIBRARY = "PORTMATRIX_LIBRARY"
+#: Wheels are for some version of CPython; the shared library in them is the same in all.
+PYTHON = "3.12"
+_COMPILER = EnvironmentSpec(requirements=(ZIG,))
+_DESCRIPTION = "environment.json"
+
+
+def runner_key(source: Path, platform: PlatformSpec) -> str:
+    """Return the name in the store of the runner made of ``source`` for ``platform``."""
+    own = [*SOURCES.glob("*.c"), *SOURCES.glob("*.h"), SOURCES / "build.py", source]
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(own)]
+    return f"runner-{describe(platform)}-{digest_of([BUILDER, ZIG, contents])[:16]}"
 
 
 def compiled(store: Store, source: Path, platform: PlatformSpec, announce: Announce, patience: Patience) -> Path:
-    """Return the runner made of ``source`` for ``platform``, compiled if need be; raises ``EnvironmentFailure``."""
-    raise EnvironmentFailure(f"{source.name} cannot be compiled yet")
+    """Return the runner made of ``source`` for ``platform``, compiled if need be; raises ``EnvironmentFailure``.
+
+    The compiler is Zig's, from the package index: it has the C library of every platform, so that any machine compiles
+    for all of them, and all of them the same.
+    """
+    key = runner_key(source, platform)
+    program = store.root / "envs" / key / (source.stem + (".exe" if platform.os == "windows" else ""))
+    with store.lock(f"env-{key}"):
+        if program.is_file():
+            return program
+        compiler = environments.ensure(store, _COMPILER, announce, patience.seconds, patience.stopped)
+        announce(f"compiling {source.name} for {describe(platform)}")
+        # One at a time: two that fill the compiler's cache of C libraries together take longer than one by one.
+        with store.lock("zig-cache"), store.scratch("runner") as scratch:
+            made = scratch / "made" / program.name
+            compile_runner(
+                source, platform, (), made, zig(Path(compiler.python), store.root / "envs" / "zig-cache"), patience
+            )
+            write_whole(made.parent / "inspection.json", inspect_binary(made).model_dump_json(indent=1))
+            shutil.rmtree(program.parent, ignore_errors=True)
+            made.parent.rename(program.parent)
+    return program
+
+
+def find_library(folder: Path, glob: str, platform: PlatformSpec) -> Path:
+    """Return the one shared library that ``glob`` names below ``folder``; raises ``EnvironmentFailure``.
+
+    Of several that are links to one another it is the one that is meant.
+    """
+    found = sorted({file.resolve() for file in folder.glob(glob)})
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "nothing"
+        raise EnvironmentFailure(f"expected one library at {glob}, found {names}")
+    if why := unfit(inspect_binary(found[0]), platform):
+        raise EnvironmentFailure(f"{found[0].name} is not for {describe(platform)}: {why}")
+    return found[0]
+
+
+def glob_for(spec: EnvironmentSpec, where: str) -> str:
+    """Return the glob by which a runtime's library is found: by operating system, or ``debian``.
+
+    Raises ``EnvironmentFailure`` (unsupported) where the plug-in names none.
+    """
+    if where not in spec.library:
+        named = ", ".join(spec.library) or "none"
+        raise EnvironmentFailure(f"names no library for {where}, but for {named}", unsupported=True)
+    return spec.library[where]
 
 
 def key(spec: EnvironmentSpec, source: Path, platform: PlatformSpec) -> str:
-    """Return the key of the program's environment on ``platform``."""
-    raise EnvironmentFailure(f"{source.name} cannot be compiled yet")
+    """Return the key of the program's environment on ``platform``: its runner, and the wheels with its library."""
+    rests_on = [BUILDER, runner_key(source, platform), sorted(spec.requirements), sorted(spec.library.items())]
+    return f"program-{source.stem}-{digest_of(rests_on)[:16]}"
+
+
+def install_library(spec: EnvironmentSpec, platform: PlatformSpec, folder: Path, patience: Patience) -> Path:
+    """Return the runtime's shared library, out of its wheel for ``platform`` in ``folder``.
+
+    What the wheels need of Python is not installed: there is no Python. Raises ``EnvironmentFailure``.
+    """
+    glob = glob_for(spec, platform.os)
+    wheels.install(spec.requirements, wheels.tags_for(platform, PYTHON), folder, patience, dependencies=False)
+    return find_library(folder, glob, platform)
 
 
 def ensure(
     store: Store, spec: EnvironmentSpec, source: Path, platform: PlatformSpec, announce: Announce, patience: Patience
 ) -> Environment:
-    """Return the program's environment."""
-    raise EnvironmentFailure(f"{source.name} cannot be compiled yet")
+    """Return the program's environment on this machine, built if need be; raises ``EnvironmentFailure``."""
+    name = key(spec, source, platform)
+    program = compiled(store, source, platform, announce, patience)
+    folder = store.root / "envs" / name
+    with store.lock(f"env-{name}"):
+        if not (folder / _DESCRIPTION).is_file():
+            announce(f"downloading the library of {' '.join(spec.requirements)}")
+            shutil.rmtree(folder, ignore_errors=True)
+            with store.scratch("program") as scratch:
+                made = scratch / name
+                library = install_library(spec, platform, made, patience)
+                notes = {
+                    "requirements": list(spec.requirements),
+                    "library": library.relative_to(made.resolve()).as_posix(),
+                    "inspection": inspect_binary(library).model_dump(),
+                }
+                write_whole(made / _DESCRIPTION, json.dumps(notes, indent=1))
+                made.rename(folder)
+    noted = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    env = {LIBRARY: str(folder / noted["library"])}
+    return Environment(name, worker_of(program), env, interpreter_free=True)
+
+
+def worker_of(program: Path | str) -> tuple[str, ...]:
+    """Return the command by which a runner becomes a worker."""
+    return (str(program), "--worker")

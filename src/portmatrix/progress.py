@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from portmatrix.render.table import Shown, shown_of
 from portmatrix.render.terminal import STYLES
-from portmatrix.types import UNEXPECTED, Outcome, Record
+from portmatrix.types import Outcome, Record
 
 
 class Display(Protocol):
@@ -58,7 +59,7 @@ class Lines:
         """Print outcome, cell and reason; what is reused and as expected is only counted."""
         with self._lock:
             self._ended += 1
-            if record.reused and record.outcome not in UNEXPECTED:
+            if record.reused and not record.unexpected:
                 self._reused += 1
                 return
             again = " (reused)" if record.reused else ""
@@ -110,13 +111,13 @@ class Bar:
             self._counts[record.outcome] += 1
             self._reused += record.reused
             counts = " ".join(
-                f"[{STYLES[outcome]}]{outcome.value} {self._counts[outcome]}[/]"
+                f"[{STYLES[Shown(outcome.value)]}]{outcome.value} {self._counts[outcome]}[/]"
                 for outcome in Outcome
                 if self._counts[outcome]
             )
             self._progress.update(self._task, advance=1, counts=counts)
-            if record.outcome in UNEXPECTED:
-                style = STYLES[record.outcome]
+            if record.unexpected:
+                style = STYLES[shown_of(record)]
                 self._progress.print(f"[{style}]{record.outcome.value}[/] {escape(_ending(record))}", highlight=False)
 
     def says(self, text: str) -> None:

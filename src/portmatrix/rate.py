@@ -2,9 +2,10 @@
 
 A component is a mean over *units*. A unit is one question, such as "does ``alexnet`` work on Windows?", and its best
 cell answers it: PASS and XPASS are 1, DEGRADED is 0.5, FAIL and XFAIL are 0. ERROR, SKIP and NOT_RUN answer nothing,
-and a unit of which some cell is unanswered may still turn out to be 1. Each unit therefore has an interval ``[best
-answer so far, best answer possible]``, each component the mean of its units' intervals and each rating the weighted
-mean of its components' intervals.
+and a unit of which some cell is unanswered may still turn out to be 1. A static look-up counts by its outcome: what
+cannot run there is a FAIL, that it could run answers nothing. Each unit therefore has an interval ``[best answer so
+far, best answer possible]``, each component the mean of its units' intervals and each rating the weighted mean of its
+components' intervals.
 
 **The star.** No number inside such an interval can at once stay put when any evidence is taken away and equal the mean
 when all of it is there; and a mean over what is known rises when a failing cell is deselected. The star is therefore
@@ -235,10 +236,10 @@ def _interpreter_free_points(record: Record) -> float | None:
 
 
 def _training_points(record: Record) -> float | None:
-    """An archived bundle was trained somewhere else, whatever its cell did afterwards."""
+    """An archived bundle was trained somewhere else; any other was trained, whatever its cell did afterwards."""
     if record.archived or not isinstance(record.facts.get("trained_on"), str):
         return None
-    if record.stage in _BEYOND_EXPORT or record.outcome in WORKING:
+    if record.bundle is not None or record.stage in _BEYOND_EXPORT or record.outcome in WORKING:
         return 1.0
     return 0.0 if record.outcome in CONCLUSIVE else None
 

@@ -61,6 +61,11 @@ def redactions(suite: Suite, store: Store) -> list[tuple[str, str]]:
     return sorted(pairs.items(), key=lambda pair: -len(pair[0]))
 
 
+def _as_anywhere(folder: str) -> re.Pattern[str]:
+    """Return what a folder of this machine is called on any target: there may be a drive before it, and backslashes."""
+    return re.compile(r"(?:\b[A-Za-z]:)?" + r"[/\\]".join(map(re.escape, re.split(r"[/\\]", folder))))
+
+
 def _reach(target: Target | None) -> Reach | None:
     return target.way.reach if target is not None and isinstance(target.way, Way) else None
 
@@ -72,7 +77,7 @@ class Recorder:
         self._here = here(suite)
         self._targets = suite.plugins.targets
         self._run = run_name
-        self._redactions = redactions(suite, store)
+        self._redactions = [(_as_anywhere(folder), put) for folder, put in redactions(suite, store)]
         self._expected = [(Globs([item.cells]), item) for item in suite.spec.expect]
 
     def record(
@@ -107,20 +112,27 @@ class Recorder:
         )
 
     def looked_up(self, cell: CellId, bundle: Bundle, found: Lookup) -> Record:
-        """Return the record of a static look-up: FAIL where it cannot run there; else NOT_RUN, for nobody saw it run."""
-        what = " ".join(filter(None, [", ".join(found.found), f"({found.floor})" if found.floor else ""]))
+        """Return the record of a static look-up: FAIL where it cannot run there; else NOT_RUN, as nobody saw it run."""
+        outcome, stage = (Outcome.NOT_RUN if found.possible else Outcome.FAIL), Stage.PREPARE
         if found.possible:
-            outcome, reason = Outcome.NOT_RUN, f"looked up, not run: {what or found.asked} is there"
+            reason = f"looked up, not run: {found.asked}{f', from {found.floor} on' if found.floor else ''}"
         elif found.lacking:
-            outcome, reason = Outcome.FAIL, f"{found.asked} has no kernel for {', '.join(found.lacking)}"
+            # It would end there as it does elsewhere, and is expected there if it is elsewhere.
+            stage, reason = Stage.LOAD, f"looked up: {found.asked} lacks {', '.join(found.lacking)}"
         else:
-            outcome, reason = Outcome.FAIL, f"nothing is published that would run there: {found.asked}"
-        record = self.record(cell, outcome, Stage.PREPARE, reason, "", bundle)
+            newest = f"; the newest there is {', '.join(found.newest)}" if found.newest else ""
+            reason = f"looked up: {', '.join(found.missing)} is not published for it ({found.asked}){newest}"
+        record = self.record(cell, outcome, stage, reason, "", bundle)
         return record.model_copy(update={"lookup": found, "reach": Reach.STATIC})
 
     def failed(self, cell: CellId, failure: Failure, bundle: Bundle | None = None) -> Record:
-        """Return the record of a failure: FAIL where the model or its runtime is at fault, ERROR where we are."""
+        """Return the record of a failure: FAIL where the model or its runtime is at fault, ERROR where we are.
+
+        Where nothing could be tried it is NOT_RUN.
+        """
         outcome = Outcome.FAIL if failure.fault == "model" else Outcome.ERROR
+        if failure.unavailable:
+            outcome = Outcome.NOT_RUN
         record = self.record(cell, outcome, failure.stage, failure.reason, failure.log_tail, bundle)
         tried_here = bundle is None and failure.stage in (Stage.TRAIN, Stage.EXPORT)
         return record.model_copy(update={"facts": {"trained_on": self._here}}) if tried_here else record
@@ -134,9 +146,9 @@ class Recorder:
         return record.model_copy(update={"comparisons": tuple(comparisons), "seconds": seconds})
 
     def with_worker(
-        self, record: Record, environment: Mapping[str, str], network: str, interpreter_free: bool
+        self, record: Record, environment: Mapping[str, str], network: str, *, interpreter_free: bool
     ) -> Record:
-        """Return the record with what ran (versions, processor), without an interpreter or not, and behind what door."""
+        """Return the record with what ran (versions, processor), whether it needs no interpreter, and its network."""
         update = {
             "environment": {**environment, "processor": processor()},
             "facts": {**record.facts, "network": network, "interpreter_free": interpreter_free},
@@ -146,7 +158,7 @@ class Recorder:
     def redact(self, text: str) -> str:
         """Return ``text`` with this machine's folders replaced by placeholders."""
         for folder, placeholder in self._redactions:
-            text = text.replace(folder, placeholder)
+            text = folder.sub(lambda _match, put=placeholder: put, text)  # type: ignore[misc]
         return _BUNDLE.sub("$BUNDLE", text)
 
     def expect(self, record: Record) -> Record:

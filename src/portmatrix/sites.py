@@ -60,7 +60,7 @@ class Site(NamedTuple):
     """Where the workers of one environment run.
 
     - ``wrap`` returns the command line, run on this machine, that runs a worker's command there.
-    - ``network`` names in records how a worker there is cut off: ``namespace`` or ``audit-hook``; ``none`` if it is not.
+    - ``network`` names in records how a worker there is cut off: ``namespace``, ``audit-hook``, or ``none`` if not.
     - ``via`` says what stands between this machine and the site, with versions (``docker 28.2.2, qemu-arm 7.2.22``).
     - ``emulator`` names what executes there in place of a processor or an operating system; what dies there may have
       died of it. Empty where nothing does.

@@ -23,9 +23,11 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     PrivateAttr,
     Tag,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -239,7 +241,7 @@ class Exclusion(_Part):
 
 
 class Scope(_Part):
-    """Which cells belong to the matrix on targets that ``targets`` (a glob) means; others exist, and run when asked for.
+    """Which cells belong to the matrix on targets that ``targets`` (a glob) means; others exist, for who asks for them.
 
     A cell outside of every scope of its target is planned only if the target is this machine itself, or if a glob of
     the selection names the target.
@@ -251,6 +253,48 @@ class Scope(_Part):
     cells: Annotated[tuple[CellGlob, ...], Field(min_length=1)]
 
 
+class OptionSpec(Frozen):
+    """What a kind of target takes as one of its options, in the words of JSON Schema.
+
+    ``description`` says in a message what was expected, where the type alone would not.
+    """
+
+    type: Literal["string", "integer", "boolean"] = "string"
+    required: bool = False
+    pattern: str | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    description: str | None = None
+
+    def fits(self, value: object) -> bool:
+        """Return whether ``value`` is what is asked for; the pattern is that of the whole text."""
+        match self.type:
+            case "string":
+                return isinstance(value, str) and (self.pattern is None or bool(re.fullmatch(self.pattern, value)))
+            case "integer":
+                if not isinstance(value, int) or isinstance(value, bool):
+                    return False
+                low, high = (value if limit is None else limit for limit in (self.minimum, self.maximum))
+                return low <= value <= high
+            case "boolean":
+                return isinstance(value, bool)
+
+
+def _plain_option(value: object) -> object:
+    if not isinstance(value, str | int):
+        raise _at((), f"expected some text, a whole number, true or false, got {shown(value)}")
+    return value
+
+
+_Option = Annotated[
+    str | int | bool, PlainValidator(_plain_option), WithJsonSchema({"type": ["string", "integer", "boolean"]})
+]
+#: Other names of processors, by which their own systems call them.
+_PROCESSORS = {"aarch64": "arm64", "amd64": "x86_64", "x64": "x86_64", "armv7l": "armhf", "armv8l": "armhf"}
+#: What is not as most processors have it, and easily left out.
+_PECULIAR = {"armhf": ("bits", 32), "armv6l": ("bits", 32), "i686": ("bits", 32), "s390x": ("endian", "big")}
+
+
 class TargetDefinition(_Part):
     """A target that the suite makes of a kind of target, such as a board of one's own behind ``ssh``.
 
@@ -260,7 +304,23 @@ class TargetDefinition(_Part):
     name: Name
     kind: Name
     platform: PlatformSpec
-    options: dict[Name, str | int | bool] = Field(default_factory=dict)
+    options: dict[Name, _Option] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _platform_is_in_our_words(self) -> TargetDefinition:
+        arch, libc = self.platform.arch, self.platform.libc
+        found = []
+        if arch in _PROCESSORS:
+            found.append(_Found(("platform", "arch"), f"{arch} is called {_PROCESSORS[arch]} here"))
+        key, value = _PECULIAR.get(arch, ("arch", arch))
+        if getattr(self.platform, key) != value:
+            found.append(_Found(("platform", key), f"{arch} needs {key}: {value}"))
+        libcs = ("glibc", "musl") if self.platform.os == "linux" else ()
+        if libc and libc not in libcs:
+            found.append(_Found(("platform", "libc"), f"expected {' or '.join(libcs) or 'none'}, got {shown(libc)}"))
+        if found:
+            raise _several(found)
+        return self
 
 
 class _Weights(_Part):
@@ -401,7 +461,8 @@ class MatrixSpec(_Part):
 class Known:
     """The names of the plug-ins that were discovered, each sort with its variants.
 
-    ``data`` are the data sets, ``kinds`` the kinds of target that ``targets`` may make targets of.
+    ``data`` are the data sets, ``kinds`` the kinds of target that ``targets`` may make targets of, with the options of
+    each, and ``files`` the targets that are there without that.
     """
 
     frameworks: tuple[str, ...] = ()
@@ -409,7 +470,8 @@ class Known:
     runtimes: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
+    kinds: Mapping[str, Mapping[str, OptionSpec]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
 
 # --- From file to spec ----------------------------------------------------------------------------------------------
@@ -480,13 +542,41 @@ def _check_lists(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
         for at, glob in enumerate(getattr(spec, key) or ()):
             if isinstance(glob, str) and (text := _unknown(word, glob, legal)):
                 yield problem((key, at), text)
-    for at, entry in enumerate(spec.targets or ()):
-        if isinstance(entry, TargetDefinition) and (text := _unknown("kind of target", entry.kind, known.kinds)):
-            yield problem(("targets", at, "kind"), text)
+    yield from _check_definitions(spec, known)
     for name, model in spec.models.items():
         if model.data is not None and (text := _unknown("data set", model.data, known.data)):
             yield problem(("models", name, "data"), text)
     yield from _check_referees(spec, known)
+
+
+def _check_definitions(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
+    """Yield what is wrong with the targets that are made of kinds: names taken, unknown kinds, and wrong options."""
+    problem = spec._source.problem
+    taken = set(known.files)
+    for at, entry in enumerate(spec.targets or ()):
+        if not isinstance(entry, TargetDefinition):
+            continue
+        if entry.name in taken:
+            yield problem(
+                ("targets", at, "name"), f"there is another target {entry.name!r}; give this one its own name"
+            )
+        taken.add(entry.name)
+        if text := _unknown("kind of target", entry.kind, tuple(known.kinds)):
+            yield problem(("targets", at, "kind"), text)
+            continue
+        for key, text in _wrong_options(entry, known.kinds[entry.kind]):
+            yield problem(("targets", at, "options", *key), text)
+
+
+def _wrong_options(entry: TargetDefinition, known: Mapping[str, OptionSpec]) -> Iterator[tuple[KeyPath, str]]:
+    for name, wanted in known.items():
+        if wanted.required and name not in entry.options:
+            yield (), f"missing option {name!r}; {entry.kind} takes {_words(known)}"
+    for name, value in entry.options.items():
+        if name not in known:
+            yield (name,), f"unknown option {name!r}; {entry.kind} takes {_words(known)}{nearest(name, tuple(known))}"
+        elif not known[name].fits(value):
+            yield (name,), _mismatch(known[name].model_dump(exclude_none=True), value)
 
 
 def _check_referees(spec: MatrixSpec, known: Known) -> Iterator[Problem]:
@@ -614,7 +704,7 @@ def _explain(errors: Iterable[ErrorDetails], lines: Mapping[KeyPath, int]) -> It
 
 
 def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_Found]:
-    path, value = _untagged(error["loc"]), error["input"]
+    where, path, value = error["loc"], _untagged(error["loc"]), error["input"]
     text = ""
     match error["type"]:
         case "found":
@@ -626,14 +716,14 @@ def _in_our_words(error: ErrorDetails, schema: Mapping[str, Any]) -> Sequence[_F
         case "missing":
             path, text = path[:-1], f"missing key {path[-1]!r}"
         case "extra_forbidden":
-            key, legal = str(path[-1]), tuple(_schema_at(schema, path[:-1]).get("properties", ()))
+            key, legal = str(path[-1]), tuple(_schema_at(schema, where[:-1]).get("properties", ()))
             text = f"unknown key {shown(key)}; expected one of {_words(legal)}{nearest(key, legal)}"
         case "too_short":
             text = "is empty; expected at least one entry"
         case _ if path[-1:] == ("[key]",):
             path, text = path[:-1], f"expected {_NAME_IS}, got {shown(value)}"
         case _:
-            text = _mismatch(_schema_at(schema, path), value)
+            text = _mismatch(_schema_at(schema, where), value)
     return [_Found(path, text)]
 
 
@@ -656,13 +746,13 @@ def _schema_at(schema: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
     """Return the part of a JSON Schema that is about ``path``; empty where there is none."""
     here: Any = schema
     for key in (None, *path):
-        if isinstance(key, int):
+        if "oneOf" in here:  # an entry of ``targets``: a glob, or a definition, as the key says
+            here = next(one for one in here["oneOf"] if ("$ref" in one) == (key == "definition"))
+        elif isinstance(key, int):
             here = here.get("items", {})
         elif key is not None:
             others: Any = here.get("additionalProperties") or next(iter(here.get("patternProperties", {}).values()), {})
             here = here.get("properties", {}).get(key, others)
-        if "oneOf" in here:  # an entry of ``targets``: a glob, or a definition, in which alone something can be wrong
-            here = next(one for one in here["oneOf"] if ("$ref" in one) == (len(path) > 2))
         if "anyOf" in here:
             here = next(one for one in here["anyOf"] if one.get("type") != "null")
         if "$ref" in here:

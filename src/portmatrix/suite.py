@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from portmatrix.errors import UserError
-from portmatrix.plan import Axes
 from portmatrix.globs import expand
 from portmatrix.places.choice import resolve
+from portmatrix.plan import Axes
 from portmatrix.plugins import Plugins, Way, discover
 from portmatrix.spec import Known, MatrixSpec, check_names, load_spec
 from portmatrix.types import PlatformSpec, Reach
@@ -37,7 +37,7 @@ def this_machine() -> PlatformSpec:
     """Return the platform that the engine runs on, in the words of target plug-ins."""
     systems = {"linux": "linux", "darwin": "macos", "win32": "windows"}
     machine = platform.machine().lower()
-    arch = {"amd64": "x86_64", "aarch64": "arm64", "armv7l": "armhf"}.get(machine, machine)
+    arch = {"amd64": "x86_64", "aarch64": "arm64", "armv7l": "armhf", "armv8l": "armhf"}.get(machine, machine)
     system = systems.get(sys.platform)
     if system is None:
         raise UserError(f"{sys.platform} is no platform that portmatrix runs on; expected Linux, macOS or Windows")
@@ -102,6 +102,7 @@ def known_names(plugins: Plugins) -> Known:
         targets=(*plugins.targets, *broken["target"]),
         data=(*plugins.data, *broken["data"]),
         kinds=plugins.kinds,
+        files=tuple(name for name, target in plugins.targets.items() if target.file.stem == name),
     )
 
 

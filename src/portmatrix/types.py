@@ -167,6 +167,7 @@ class Lookup(Frozen):
 
     ``asked`` is what the index was asked for and ``found`` the files that it named; ``floor`` the oldest system that
     their binaries run on (``glibc 2.28``, ``macOS 13.4``), ``date`` the day of the answer (a cached one keeps its day).
+    ``missing`` is what of it is not published for that platform, and ``newest`` the newest versions that are.
     ``lacking`` are the operators of the model that the runtime's build has no kernel for; ``unchecked`` says which of
     these questions could not be answered, and why.
     """
@@ -176,6 +177,8 @@ class Lookup(Frozen):
     found: tuple[str, ...] = ()
     floor: str = ""
     date: str
+    missing: tuple[str, ...] = ()
+    newest: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
 

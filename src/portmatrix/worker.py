@@ -135,7 +135,7 @@ class Session:
         """Return the answer to one request; raises ``Failed`` where it could not be carried out."""
         op = request["op"]
         if op == "hello":
-            return describe(request.get("packages", []))
+            return self._hello(request)
         if op == "train":
             return self._train(request)
         if op == "export":
@@ -145,6 +145,20 @@ class Session:
         if op == "run":
             return self._run(request)
         raise Failed("PREPARE", "unknown request %r" % (op,), "harness")
+
+    def _hello(self, request: Json) -> Json:
+        answer = describe(request.get("packages", []))
+        if request.get("file") is None:
+            return answer
+        stages = Stages(self._send)
+        module = stages.step("PREPARE", "harness", self._module, request["file"])
+        # What only the plug-in knows: versions of what it drives, and whether this machine has it at all.
+        if hasattr(module, "unavailable"):
+            answer["unavailable"] = str(stages.step("PREPARE", "harness", module.unavailable) or "")
+        if hasattr(module, "versions") and not answer.get("unavailable"):
+            told = stages.step("PREPARE", "harness", module.versions)
+            answer["environment"].update({str(name): str(version) for name, version in told.items()})
+        return answer
 
     def _module(self, file: str) -> Any:
         if file not in self._modules:

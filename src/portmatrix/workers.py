@@ -25,6 +25,8 @@ from portmatrix.sites import Ending, Inside, Site, signal_name
 from portmatrix.types import Stage
 
 WORKER = Path(__file__).with_name("worker.py")
+#: The file in a worker's folder that everything it prints goes to.
+LOG = "worker.log"
 #: What a failing cell keeps of its worker's log, in characters.
 LOG_TAIL = 4000
 #: A worker that writes more than this into its log (bytes) in one request is stopped.
@@ -59,7 +61,8 @@ class Launch(NamedTuple):
     ``name`` says whose worker it is (for logs and messages), ``packages`` whose versions it is to state. ``command`` is
     the worker's own: an interpreter with the worker's file, or a program. ``site`` is where it runs if that is not
     simply this machine, and ``shared`` the folders that it sees there (True: to write). ``versions`` are those of
-    packages that it cannot tell of itself; ``interpreter_free`` says that nothing interprets it.
+    packages that it cannot tell of itself; ``interpreter_free`` says that nothing interprets it; ``plugin`` is the file
+    of a runtime that may have versions of its own to tell, or may find that this machine lacks what it drives.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Launch(NamedTuple):
     shared: Mapping[Path, bool] = {}
     versions: Mapping[str, str] = {}
     interpreter_free: bool = False
+    plugin: Path | None = None
 
 
 def in_python(python: str) -> tuple[str, ...]:
@@ -83,7 +87,8 @@ class Failure(NamedTuple):
     """A request that did not succeed.
 
     ``fault`` is ``model`` where the plug-in's own function failed or took its worker down (a finding), ``harness``
-    where the cause lies with us or the machine. A ``transient`` one rests on a limit or on how busy the machine was.
+    where the cause lies with us or the machine. A ``transient`` one rests on a limit or on how busy the machine was. An
+    ``unavailable`` one means that nothing was tried, for want of something that this machine does not have.
     """
 
     stage: Stage
@@ -91,6 +96,7 @@ class Failure(NamedTuple):
     fault: Literal["model", "harness"]
     log_tail: str = ""
     transient: bool = False
+    unavailable: bool = False
 
 
 @functools.cache
@@ -140,7 +146,7 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         self.launch = launch
         self.folder = folder
-        self.log = folder / "worker.log"
+        self.log = folder / LOG
         self.environment: dict[str, str] = {}
         self._stage = Stage.PREPARE
         self._asked = 0
@@ -184,9 +190,15 @@ class Worker:
 
     def hello(self, limits: Limits) -> Failure | None:
         """Ask the worker what it is, into ``environment``; returns why it could not say."""
-        answer = self.ask({"op": "hello", "packages": list(self.launch.packages)}, limits)
+        request: dict[str, Any] = {"op": "hello", "packages": list(self.launch.packages)}
+        site, plugin = self.launch.site, self.launch.plugin
+        if plugin is not None:
+            request["file"] = str(plugin) if site is None else site.there(plugin)
+        answer = self.ask(request, limits)
         if isinstance(answer, Failure):
             return answer._replace(stage=Stage.PREPARE, fault="harness")
+        if answer.get("unavailable"):
+            return Failure(Stage.PREPARE, str(answer["unavailable"]), "harness", unavailable=True)
         self.environment = {**answer["environment"], **self.launch.versions}
         if self.launch.site is not None and self.launch.site.via:
             self.environment["via"] = self.launch.site.via
@@ -288,7 +300,8 @@ class Worker:
         try:
             with self.log.open("rb") as log:
                 log.seek(max(start, self._log_size() - 4 * LOG_TAIL))
-                return log.read().decode("utf-8", "replace")[-LOG_TAIL:].strip()
+                text = log.read().decode("utf-8", "replace").replace("\r\n", "\n")
+                return text[-LOG_TAIL:].strip()
         except OSError:
             return ""
 
@@ -382,6 +395,7 @@ class Lease:
         self._started = 0
         self._exchange: list[Path] = []
         self._killed = False
+        self._unavailable: Failure | None = None
         self.environment: dict[str, str] = {}
 
     @property
@@ -427,6 +441,8 @@ class Lease:
 
         ``sent`` is called when the worker has the request.
         """
+        if self._unavailable is not None:
+            return self._unavailable
         if self._worker is not None and not self._worker.alive:
             self._worker.kill()  # it died between two requests: what it leaves is removed
             self._worker = None
@@ -434,6 +450,7 @@ class Lease:
             started = start(self._launch, self._folder / f"worker-{self._started}", self._threads, self._limits)
             self._started += 1
             if isinstance(started, Failure):
+                self._unavailable = started if started.unavailable else None
                 return started
             self._worker = started
             self.environment = started.environment

@@ -78,16 +78,26 @@ def export_all(*globs: str) -> Mapping[Made, Bundle | Failure]:
     return engine.export_only(cells(*globs))
 
 
+def home_of(runtime: Runtime) -> str:
+    """Return the target where a runtime is at home: this machine, or the first one reached that it runs on."""
+    targets = SUITE.plugins.targets.values()
+    if SUITE.host.os in runtime.systems:
+        return suite.here(SUITE)
+    found = [item.name for item in targets if item.platform.os in runtime.systems and not item.is_static]
+    return found[0] if found else next(item.name for item in targets if item.platform.os in runtime.systems)
+
+
 def home(plugin: Exporter | Runtime) -> Wanted:
-    """Return the plug-in's environment where it is at home: this machine, or the first target that it runs on here."""
+    """Return what the plug-in needs where it is at home."""
     here = Wanted(plugin.name, plugin.environment, SUITE.host, Way(reach=Reach.NATIVE))
     if not isinstance(plugin, Runtime):
         return here
-    here = here._replace(program=plugin.program)
-    for target in () if SUITE.host.os in plugin.systems else SUITE.plugins.targets.values():
-        if target.platform.os in plugin.systems and isinstance(target.way, Way) and not target.is_static:
-            return here._replace(platform=target.platform, way=target.way)
-    return here
+    target = SUITE.plugins.targets.get(home_of(plugin))
+    if target is None or not isinstance(target.way, Way):
+        return here._replace(program=plugin.program)
+    if target.is_static:
+        pytest.skip(f"{plugin.name}: {target.name}: {target.missing[-1].why}")
+    return here._replace(platform=target.platform, way=target.way, program=plugin.program)
 
 
 @contextmanager
@@ -125,10 +135,10 @@ def workers_started(folder: Path) -> int:
     return len(list(folder.glob("worker-*")))
 
 
-def unreported(spec: EnvironmentSpec, told: Mapping[str, str]) -> list[str]:
+def unreported(spec: EnvironmentSpec, told: Mapping[str, str], *, program: bool = False) -> list[str]:
     """Return what a worker did not tell of the environment ``spec`` that it runs in: each pin must be met."""
-    # A container has the interpreter that it has.
-    python = [f"python{spec.python}"] if spec.interpreter else ["python"]
+    # A container has the interpreter that it has, and a program none.
+    python = [] if program else [f"python{spec.python}"] if spec.interpreter else ["python"]
     wanted = [Requirement(item) for item in (*spec.requirements, *python, "platform", "byteorder")]
     return [str(item) for item in wanted if item.name not in told or not _met(item, told[item.name])]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from real_suite import MODEL, SUITE, case, cells, chosen, export_all, lease, limits, probe, unreported
+from real_suite import MODEL, SUITE, case, cells, chosen, export_all, home_of, lease, limits, probe, unreported
 
 from portmatrix import run
 from portmatrix.export import Bundle
@@ -30,7 +30,7 @@ def roads(name: str, form: str, model: str = MODEL) -> list[CellId]:
     exporters = SUITE.plugins.exporters
     found = [
         cell
-        for cell in cells(f"*/{model}/*/{name}/*").cells
+        for cell in cells(f"*/{model}/*/{name}/{home_of(SUITE.plugins.runtimes[name])}").cells
         if cell.runtime == name and exporters[cell.framework].paths[cell.path].format == form
     ]
     tested = chosen("exporters", exporters)
@@ -157,7 +157,8 @@ def test_answers_have_their_own_dtypes(best: Tried, bench: Bench) -> None:
 
 
 def test_the_worker_says_what_it_ran_with(best: Tried, bench: Bench) -> None:
-    assert not unreported(bench.runtime.environment, bench.lease.environment)
+    program = bench.runtime.program is not None
+    assert not unreported(bench.runtime.environment, bench.lease.environment, program=program)
 
 
 def _as_junk(file: Path) -> None:

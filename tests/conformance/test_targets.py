@@ -29,7 +29,13 @@ from portmatrix.types import Batch, Outcome, PathKind, Reach, Stage, TensorSpec,
 from portmatrix.workers import Failure, Lease, Limits
 
 TARGETS = chosen("targets", SUITE.plugins.targets)
-REACHED = [name for name in TARGETS if not SUITE.plugins.targets[name].is_static]
+#: Every way that leads anywhere from here, not only the best: what stands behind another must hold as well.
+WAYS = [
+    (name, way)
+    for name in TARGETS
+    for way in SUITE.plugins.targets[name].ways
+    if isinstance(way, Way) and way.reach is not Reach.STATIC
+]
 #: The labels of GitHub's own runners that exist: macos-13 is gone, macos-14 deprecated.
 RUNNERS = (
     *("ubuntu-24.04", "ubuntu-24.04-arm", "windows-2025", "windows-11-arm"),
@@ -44,7 +50,13 @@ ROWS = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over the targets: all of them, or those that are reached."""
     if "reached" in metafunc.fixturenames:
-        metafunc.parametrize("reached", [case("targets", name) for name in REACHED], indirect=True, scope="module")
+        found = [
+            pytest.param(
+                (name, way), id=f"{name}-{way.place}", marks=pytest.mark.xdist_group(f"targets/{name}-{way.place}")
+            )
+            for name, way in WAYS
+        ]
+        metafunc.parametrize("reached", found, indirect=True, scope="module")
     elif "target" in metafunc.fixturenames:
         metafunc.parametrize("target", [case("targets", name) for name in TARGETS], indirect=True, scope="module")
 
@@ -149,8 +161,8 @@ def manifest(deed: str) -> Manifest:
 @pytest.fixture(scope="module")
 def reached(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reached]:
     """The target under test with a worker on it, which all tests of the target share."""
-    target = SUITE.plugins.targets[request.param]
-    assert isinstance(target.way, Way)
+    name, way = request.param
+    target = SUITE.plugins.targets[name]
     folder = tmp_path_factory.mktemp("target")
     # Named like a bundle in a store: by a digest of what is in it.
     bundle = folder / hashlib.sha256(ROWS.tobytes()).hexdigest()
@@ -161,9 +173,9 @@ def reached(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     np.save(bundle / "samples" / "y.npy", (ROWS * 2 + 1).astype("<f4"))
     spec = SPEC.model_copy(update={"memory_mb": MEMORY_MB})
     plugin = Runtime("driver", probe("deeds"), "", spec, ("compute",))
-    wanted = Wanted("driver", plugin.environment, target.platform, target.way)
+    wanted = Wanted("driver", plugin.environment, target.platform, way)
     with lease(plugin, folder / "worker", wanted) as opened:
-        yield Reached(target, target.way, opened, bundle, folder)
+        yield Reached(target, way, opened, bundle, folder)
 
 
 def emulated(reached: Reached) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from portmatrix.rate import Rating, rate
 from portmatrix.spec import RatingSpec, SurveyEntry
-from portmatrix.types import Blame, Comparison, Outcome, Reach, Record, Stage, Tolerance
+from portmatrix.types import Blame, Comparison, Lookup, Outcome, Reach, Record, Stage, Tolerance
 
 MODELS = [
     "mlp",
@@ -40,6 +40,7 @@ TARGETS = {
     "windows-x86_64": Reach.EMULATED,
     "linux-s390x": Reach.CONTAINER,
     "macos-arm64": None,
+    "windows-arm64": Reach.STATIC,
 }
 #: Markup, a way out of the script element, control characters, marks that reorder text, a table's own characters.
 HOSTILE = (
@@ -65,6 +66,19 @@ def record(cell: str, outcome: Outcome = Outcome.PASS, **changes: Any) -> Record
     )
 
 
+def looked_up(cell: str, *, possible: bool = True, outcome: Outcome | None = None, **changes: Any) -> Record:
+    """Return the record of a static look-up as the engine makes it."""
+    asked = f"{cell.split('/')[3]}==1.0 for CPython 3.13 on windows arm64"
+    if possible:
+        lookup = Lookup(possible=True, asked=asked, found=("rt-1.0-cp313-cp313-win_arm64.whl",), date="2026-11-22")
+    else:
+        missing, newest = (f"{cell.split('/')[3]}==1.0",), ("rt 0.9 for CPython 3.12",)
+        lookup = Lookup(possible=False, asked=asked, date="2026-11-22", missing=missing, newest=newest)
+    ended = outcome or (Outcome.NOT_RUN if possible else Outcome.FAIL)
+    values = {"stage": Stage.PREPARE, "reason": f"looked up: {asked}", "reach": Reach.STATIC, "lookup": lookup}
+    return record(cell, ended, **{**values, **changes})
+
+
 def _attempt(rng: random.Random, cell: str, reach: Reach | None) -> Record:
     framework, model, path, runtime, _target = cell.split("/")
     common: dict[str, Any] = {
@@ -75,6 +89,8 @@ def _attempt(rng: random.Random, cell: str, reach: Reach | None) -> Record:
         "seconds": {"export": rng.random() * 4, "run": rng.random()},
         "bundle": f"sha256:{rng.randrange(16**12):012x}",
     }
+    if reach is Reach.STATIC:
+        return looked_up(cell, possible=runtime != "openvino", bundle=common["bundle"], facts=common["facts"])
     if reach is None:
         return record(cell, Outcome.NOT_RUN, stage=Stage.PREPARE, reason="no macOS machine can be reached from here")
     if runtime == "onnxruntime-1.17":
@@ -142,6 +158,11 @@ def make() -> MakeRecord:
 
 
 @pytest.fixture(scope="session")
+def look() -> MakeRecord:
+    return looked_up
+
+
+@pytest.fixture(scope="session")
 def hostile_text() -> str:
     return HOSTILE
 
@@ -155,5 +176,6 @@ def hostile() -> list[Record]:
         "environment": {HOSTILE: HOSTILE}, "facts": {HOSTILE: HOSTILE}, "accuracy": float("nan"), "stage": Stage.RUN,
         "blame": Blame.model_construct(party="runtime", referee=HOSTILE, why=HOSTILE),
         "comparisons": (comparison("fail").model_copy(update={"output": HOSTILE, "max_abs": float("nan")}),),
+        "lookup": Lookup.model_construct(possible=True, asked=HOSTILE, found=(HOSTILE,) * 9999, date=HOSTILE),
     }  # fmt: skip
     return [record(f"{name}/m{name}/p/r/{name}{outcome.value}", outcome, **texts) for outcome in Outcome]

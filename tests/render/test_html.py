@@ -84,6 +84,16 @@ def test_what_needs_a_decision_comes_first(page: Page) -> None:
     assert outcomes[-1] == "PASS"
 
 
+def test_a_look_up_shows_what_it_rests_on(page: Page) -> None:
+    looked_up = {cell["outcome"]: cell for cell in page.data["cells"] if cell.get("reach") == "static"}
+    could, cannot = looked_up["COULD_RUN"], looked_up["CANNOT_RUN"]
+    assert (could["recorded"], cannot["recorded"]) == ("NOT_RUN", "FAIL")
+    assert could["lookup"]["found"] == "rt-1.0-cp313-cp313-win_arm64.whl"
+    assert could["lookup"]["answered on"] == "2026-11-22"
+    assert cannot["lookup"]["newest that is"] == "rt 0.9 for CPython 3.12"
+    assert not [cell for cell in page.data["cells"] if "lookup" in cell and cell["outcome"] in ("PASS", "NOT_RUN")]
+
+
 def test_every_link_leads_to_cells_or_to_an_element(page: Page) -> None:
     ids = set(page.values("id"))
     for link in page.values("href"):
@@ -132,7 +142,7 @@ def test_only_the_pages_own_script_may_run(page: Page) -> None:
 
 def test_the_page_can_be_read_without_colours_and_by_keyboard(page: Page) -> None:
     labels = {attrs.get("name") for tag, attrs in page.elements if tag in {"select", "input"}}
-    assert labels == {"text", "outcome", "stage", "framework", "model", "path", "runtime", "target"}
+    assert labels == {"text", "outcome", "stage", "reach", "framework", "model", "path", "runtime", "target"}
     assert [attrs["lang"] for tag, attrs in page.elements if tag == "html"] == ["en"]
     for word in ("not run", "error", "fail", "known failure"):
         assert word in page.text

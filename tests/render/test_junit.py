@@ -25,6 +25,24 @@ def test_every_cell_is_a_case_and_every_outcome_its_element(make: Any) -> None:
     assert set(skipped) == {"SKIP", "NOT_RUN", "XFAIL"}
 
 
+def test_an_error_that_was_foretold_is_no_error(make: Any) -> None:
+    records = [
+        make("fw/a/onnx/rt/t", Outcome.ERROR, stage=Stage.RUN, expected="the emulator dies of it"),
+        make("fw/b/onnx/rt/t", Outcome.ERROR, stage=Stage.RUN),
+    ]
+    root = ET.fromstring(junit(records))
+    assert {name: root.get(name) for name in ("errors", "skipped")} == {"errors": "1", "skipped": "1"}
+    (skipped,) = root.iter("skipped")
+    assert skipped.get("type") == "ERROR"
+
+
+def test_a_look_up_says_how_it_was_reached_and_never_passes(look: Any) -> None:
+    root = ET.fromstring(junit([look("fw/a/onnx/rt/t"), look("fw/b/onnx/rt/t", possible=False)]))
+    assert {name: root.get(name) for name in ("failures", "skipped")} == {"failures": "1", "skipped": "1"}
+    reached = [item.get("value") for item in root.iter("property") if item.get("name") == "reach"]
+    assert reached == ["static", "static"]
+
+
 def test_a_suite_per_framework_with_its_own_totals(records: Any) -> None:
     root = ET.fromstring(junit(records))
     suites = root.findall("testsuite")

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from portmatrix.errors import UserError
 from portmatrix.render.readme import BEGIN, END, badge_text, render_section, replace_section, results_page
 from portmatrix.render.table import badge_table
-from portmatrix.types import Outcome, Stage
+from portmatrix.types import Outcome, Reach, Stage
 
 
 def rendered(markdown: str) -> str:
@@ -88,6 +88,39 @@ def test_badges_keep_fail_error_and_not_run_apart(make: Any, outcomes: list[Outc
     badge = badge_table(records, ()).rows[0].badges[0]
     assert badge is not None
     assert badge_text(badge) == text
+
+
+@pytest.mark.parametrize(
+    ("possible", "outcomes", "text"),
+    [
+        ([True, True, False], [], "◆1 ◇2 (s)"),
+        ([True, True], [], "could run 2 (s)"),
+        ([False], [], "cannot run 1 (s)"),
+        ([True, False], [Outcome.PASS, Outcome.FAIL], "1/2 ✗1 ◆1 ◇1 (n,s)"),
+    ],
+)
+def test_look_ups_have_marks_of_their_own_in_a_badge(
+    make: Any, look: Any, possible: list[bool], outcomes: list[Outcome], text: str
+) -> None:
+    run = [make(f"fw/r{n}/onnx/rt/t", outcome, reach=Reach.NATIVE) for n, outcome in enumerate(outcomes)]
+    found = [look(f"fw/l{n}/onnx/rt/t", possible=can) for n, can in enumerate(possible)]
+    badge = badge_table([*run, *found], ()).rows[0].badges[0]
+    assert badge is not None
+    assert badge_text(badge) == text
+
+
+def test_every_field_of_the_grid_shows_how_its_target_was_reached(make: Any, look: Any) -> None:
+    page = results_page([
+        make("fw/a/onnx/rt/t", reach=Reach.NATIVE),
+        make("fw/b/onnx/rt/t", reach=Reach.EMULATED, archived=True),
+        make("fw/c/onnx/rt/t", Outcome.FAIL, reach=Reach.CONTAINER),
+        look("fw/d/onnx/rt/t"),
+        look("fw/e/onnx/rt/t", possible=False),
+    ])  # fmt: skip
+    fields = dict(re.findall(r"^\| ([a-e]) \| (.*) \|$", page, re.MULTILINE))
+    assert fields == {"a": "✓", "b": "✓ (e)†", "c": "✗ (c)", "d": "◇ (s)", "e": "◆ (s)"}
+    assert "◇ could run (looked up, not run" in page
+    assert "(s) static" in page
 
 
 def test_a_section_is_replaced_and_nothing_else() -> None:

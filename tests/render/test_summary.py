@@ -51,6 +51,20 @@ def test_nothing_is_said_to_be_nothing() -> None:
     assert "nothing was selected" in job_summary([], ())
 
 
+def test_an_error_that_was_foretold_is_no_surprise(make: Any) -> None:
+    text = job_summary([make("fw/m/onnx/rt/t", Outcome.ERROR, expected="the emulator dies of it")], ())
+    assert "## Unexpected: 0" in text
+    assert "## Other cells that are no plain pass: 1" in text
+
+
+def test_look_ups_are_counted_by_themselves(make: Any, look: Any) -> None:
+    text = job_summary([make("fw/a/p/r/t"), look("fw/b/p/r/t"), look("fw/c/p/r/t", possible=False)], ())
+    assert "✓ **1** pass" in text
+    assert "◇ **1** could run" in text
+    assert "◆ **1** cannot run" in text
+    assert "| ◇ NOT_RUN | fw/b/p/r/t |" in text
+
+
 def test_a_run_without_surprises_says_so(make: Any) -> None:
     text = job_summary([make("fw/m/onnx/rt/t")], ())
     assert "## Unexpected: 0\n\nNone." in text

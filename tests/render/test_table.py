@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portmatrix.rate import Stars
-from portmatrix.render.table import MARKS, URGENCY, anchor, badge_table, stars, stars_in_words
+from portmatrix.render.table import MARKS, URGENCY, Shown, anchor, badge_table, shown_of, stars, stars_in_words
 from portmatrix.types import Outcome, Reach, Record
 
 NAMES = st.text(st.characters(exclude_characters="/"), min_size=1)
@@ -16,10 +16,11 @@ def one_of_each(make: Any) -> list[Record]:
     return [make(f"fw/m{outcome.value}/onnx/rt/t", outcome) for outcome in Outcome]
 
 
-def test_every_outcome_has_a_mark_a_word_and_a_rank_of_its_own() -> None:
-    assert set(MARKS) == set(URGENCY) == set(Outcome)
+def test_every_outcome_and_every_look_up_has_a_mark_a_word_and_a_rank_of_its_own() -> None:
+    assert set(MARKS) == set(URGENCY) == set(Shown)
+    assert {shown.value for shown in Shown} - {outcome.value for outcome in Outcome} == {"COULD_RUN", "CANNOT_RUN"}
     for field in ("symbol", "plain", "word", "claim"):
-        assert len({getattr(mark, field) for mark in MARKS.values()}) == len(Outcome)
+        assert len({getattr(mark, field) for mark in MARKS.values()}) == len(Shown)
     assert all(mark.plain.isascii() and mark.word.isascii() for mark in MARKS.values())
 
 
@@ -27,8 +28,37 @@ def test_passed_and_tried_leave_out_error_skip_and_not_run(make: Any) -> None:
     badge = badge_table(one_of_each(make), ()).rows[0].badges[0]
     assert badge is not None
     assert (badge.passed, badge.tried) == (3, 5)
-    assert badge.counts == dict.fromkeys(Outcome, 1)
-    assert {outcome for outcome, _ in badge.remarks} == set(Outcome) - {Outcome.PASS}
+    assert badge.counts == {Shown(outcome.value): 1 for outcome in Outcome}
+    assert {shown for shown, _ in badge.remarks} == {Shown(outcome.value) for outcome in Outcome} - {Shown.PASS}
+
+
+def test_a_look_up_is_neither_tried_nor_passed(make: Any, look: Any) -> None:
+    records = [
+        make("fw/a/onnx/rt/t", reach=Reach.EMULATED),
+        look("fw/b/onnx/rt/t"),
+        look("fw/c/onnx/rt/t", possible=False),
+        look("fw/d/onnx/rt/t", possible=False, outcome=Outcome.XFAIL, expected="no wheel"),
+    ]
+    badge = badge_table(records, ()).rows[0].badges[0]
+    assert badge is not None
+    assert (badge.passed, badge.tried) == (1, 1)
+    assert badge.counts == {Shown.PASS: 1, Shown.COULD_RUN: 1, Shown.CANNOT_RUN: 2}
+    assert badge.reach == (Reach.EMULATED, Reach.STATIC)
+
+
+def test_what_could_not_be_looked_up_is_an_error_and_what_nobody_looked_up_is_not_run(look: Any) -> None:
+    assert shown_of(look("fw/a/onnx/rt/t", outcome=Outcome.ERROR, lookup=None)) is Shown.ERROR
+    assert shown_of(look("fw/a/onnx/rt/t", outcome=Outcome.NOT_RUN, lookup=None)) is Shown.NOT_RUN
+    # A place that finds no package for the platform while it builds has looked it up as well.
+    assert shown_of(look("fw/a/onnx/rt/t", outcome=Outcome.FAIL, lookup=None)) is Shown.CANNOT_RUN
+
+
+def test_emulated_never_stands_as_native(make: Any) -> None:
+    cells = [("a", Reach.NATIVE), ("b", Reach.EMULATED)]
+    rows = badge_table([make(f"fw/m/p/{name}/t", reach=reach) for name, reach in cells], ()).rows
+    alone = badge_table([make("fw/m/p/b/t", reach=Reach.EMULATED)], ()).rows
+    badges = [badge for row in (*rows, *alone) for badge in row.badges if badge]
+    assert [badge.reach_letters for badge in badges] == ["n,e", "e"]
 
 
 def test_a_known_failure_is_tried_and_not_passed(make: Any) -> None:

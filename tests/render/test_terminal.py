@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from portmatrix.render.terminal import is_plain, print_results
-from portmatrix.types import UNEXPECTED, Outcome
+from portmatrix.types import UNEXPECTED, Outcome, Reach
 
 
 def printed(records: Any, *, terminal: bool, width: int = 250, encoding: str = "utf-8", ratings: Any = ()) -> str:
@@ -66,6 +66,20 @@ def test_totals_name_each_outcome(make: Any) -> None:
     assert "8 cells: 1 PASS, 1 DEGRADED, 1 FAIL, 1 ERROR, 1 XFAIL, 1 XPASS, 1 SKIP, 1 NOT_RUN" in printed(
         records, terminal=False
     )
+
+
+def test_look_ups_are_counted_by_themselves(make: Any, look: Any) -> None:
+    records = [make("fw/a/p/r/t", reach=Reach.NATIVE), look("fw/b/p/r/t"), look("fw/c/p/r/t", possible=False)]
+    plain = printed(records, terminal=False)
+    assert "3 cells: 1 PASS, 1 COULD_RUN, 1 CANNOT_RUN" in plain
+    assert "1/1 #1 o1 (n,s)" in plain
+    assert "o could run   # cannot run" in plain
+    assert "◇1" in printed(records, terminal=True)
+
+
+def test_an_error_that_was_foretold_is_no_surprise(make: Any) -> None:
+    records = [make("fw/m/p/r/t", Outcome.ERROR, expected="the emulator dies of it")]
+    assert "no unexpected cells" in printed(records, terminal=False)
 
 
 def test_a_pipe_is_plain() -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from portmatrix.places import Place, machine
+import importlib
+from typing import cast
+
+from portmatrix.places import Place
 from portmatrix.plugins import NoWay, Plugins, Target, Way
 from portmatrix.types import PlatformSpec, Reach
 
-#: The places, by the word for them in ``Way.place``.
-PLACES: dict[str, Place] = {"machine": machine}
 #: What is left where no way leads: to look up whether it could run there.
 STATIC = Way(reach=Reach.STATIC)
 
 
 def place_of(way: Way) -> Place:
-    """Return the place that a way ends at."""
-    return PLACES[way.place]
+    """Return the place that a way ends at: the module of that name, which is loaded when a way needs it."""
+    return cast(Place, importlib.import_module(f"portmatrix.places.{way.place}"))
 
 
 def resolve(plugins: Plugins, asked: Reach | None = None) -> Plugins:

@@ -19,10 +19,10 @@ from markupsafe import Markup
 
 from portmatrix.rate import ENOUGH, Rating
 from portmatrix.render.readme import stars_text
-from portmatrix.render.table import MARKS, REACH_MARKS, URGENCY, badge_table, count_outcomes
+from portmatrix.render.table import MARKS, REACH_MARKS, Shown, badge_table, count_shown, shown_of, urgency
 from portmatrix.render.text import number, one_line, truncated, visible
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import Comparison, Outcome, Reach, Record, Stage
+from portmatrix.types import Comparison, Lookup, Reach, Record, Stage
 
 _REASON_LIMIT = 4_000
 _LOG_LIMIT = 16_000
@@ -36,7 +36,7 @@ def report(
     title: str = "portmatrix report",
 ) -> str:
     """Return the report as HTML; equal records give equal bytes."""
-    everything = sorted(records, key=lambda record: (URGENCY.index(record.outcome), record.id))
+    everything = sorted(records, key=urgency)
     script = _resource("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"visible": visible, "name": lambda text: one_line(text, 120), "stars": stars_text}
@@ -48,10 +48,10 @@ def report(
         data=Markup(_json(_data(everything))),  # noqa: S704  # escaped by _json
         table=badge_table(everything, ratings, survey),
         ratings=ratings,
-        counts=count_outcomes(everything),
+        counts=count_shown(everything),
         total=len(everything),
         enough=ENOUGH,
-        marks=MARKS,
+        marks={shown.value: mark for shown, mark in MARKS.items()},
         reach_marks={reach: letter for reach, letter in REACH_MARKS.items() if letter},
         runs=sorted({one_line(record.run, 120) for record in everything}),
         engines=sorted({one_line(record.engine, 120) for record in everything}),
@@ -68,9 +68,9 @@ def _data(records: Sequence[Record]) -> dict[str, Any]:
     return {
         "cells": cells,
         "environments": [dict(key) for key in environments],
-        "outcomes": {o.value: {"mark": MARKS[o].symbol, "word": MARKS[o].word} for o in Outcome},
+        "outcomes": {shown.value: {"mark": MARKS[shown].symbol, "word": MARKS[shown].word} for shown in Shown},
         "stages": [stage.value for stage in Stage],
-        "reaches": [reach.value for reach in Reach],
+        "reaches": {reach.value: REACH_MARKS[reach] for reach in Reach},
     }
 
 
@@ -78,7 +78,8 @@ def _cell(record: Record) -> dict[str, Any]:
     """Return one record as plain values, all text made visible and cut to size; what is empty is left out."""
     values: dict[str, Any] = {
         **{field: visible(value) for field, value in zip(_FIELDS, record.id, strict=True)},
-        "outcome": record.outcome.value,
+        "outcome": shown_of(record).value,
+        "recorded": record.outcome.value if record.outcome.value != shown_of(record).value else "",
         "stage": record.stage.value if record.stage else "",
         "reason": truncated(visible(record.reason[: 2 * _REASON_LIMIT]), _REASON_LIMIT, unseen=_unseen(record.reason)),
         "expected": truncated(visible(record.expected or ""), _REASON_LIMIT),
@@ -89,6 +90,7 @@ def _cell(record: Record) -> dict[str, Any]:
         "accuracy": number(record.accuracy),
         "comparisons": [_comparison(comparison) for comparison in record.comparisons],
         "blame": {name: visible(text) for name, text in record.blame.model_dump().items()} if record.blame else None,
+        "lookup": _lookup(record.lookup) if record.lookup else None,
         "facts": {visible(name): one_line(str(value), 500) for name, value in sorted(record.facts.items())},
         "seconds": {visible(name): number(value) for name, value in record.seconds.items()},
         "measured": visible(record.measured or ""),
@@ -98,6 +100,21 @@ def _cell(record: Record) -> dict[str, Any]:
         "log": visible(record.log_tail[-_LOG_LIMIT:]),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _lookup(lookup: Lookup) -> dict[str, str]:
+    """Return what a look-up rests on, under the names under which the page shows it."""
+    named = {
+        "asked for": (lookup.asked,),
+        "not published": lookup.missing,
+        "newest that is": lookup.newest,
+        "found": lookup.found,
+        "runs from": (lookup.floor,),
+        "lacks": lookup.lacking,
+        "not checked": lookup.unchecked,
+        "answered on": (lookup.date,),
+    }
+    return {name: truncated(visible("; ".join(texts)), _REASON_LIMIT) for name, texts in named.items()}
 
 
 def _unseen(reason: str) -> int:

@@ -1,16 +1,17 @@
 """JUnit XML, for the test views of CI systems: a suite per framework, a test case per cell.
 
-FAIL and XPASS are failures, ERROR is an error; SKIP, NOT_RUN and XFAIL are skipped, each with its own ``type``, since
-JUnit has no word for them. PASS and DEGRADED have passed, DEGRADED with its reason in ``system-out``.
+FAIL and XPASS are failures, ERROR is an error; SKIP, NOT_RUN, XFAIL and an ERROR that was foretold are skipped, each
+with its own ``type``, since JUnit has no word for them. PASS and DEGRADED have passed, DEGRADED with its reason in
+``system-out``.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree as ET  # only writes; nothing is parsed here
 
-from portmatrix.render.table import count_outcomes
 from portmatrix.render.text import truncated, visible
 from portmatrix.types import Outcome, Record
 
@@ -22,6 +23,12 @@ _ELEMENTS = {
     Outcome.NOT_RUN: "skipped",
     Outcome.XFAIL: "skipped",
 }
+
+
+def _element(record: Record) -> str | None:
+    """Return the element of JUnit that says how a cell ended, None where it passed."""
+    foretold = record.outcome is Outcome.ERROR and not record.unexpected
+    return "skipped" if foretold else _ELEMENTS.get(record.outcome)
 
 
 def junit(records: Iterable[Record], name: str = "portmatrix") -> str:
@@ -50,7 +57,7 @@ def _case(suite: ET.Element, record: Record) -> None:
     for key, value in facts.items():
         if value:
             ET.SubElement(properties, "property", {"name": key, "value": value})
-    kind = _ELEMENTS.get(record.outcome)
+    kind = _element(record)
     reason = truncated(visible(record.reason), 4000)
     if kind is not None:
         message = f"{record.outcome.value}{f' at {record.stage.value}' if record.stage else ''}: {reason}"
@@ -66,10 +73,7 @@ def _detail(record: Record) -> str:
 
 
 def _totals(records: Sequence[Record]) -> dict[str, str]:
-    counts = count_outcomes(records)
-    kinds = dict.fromkeys(("failure", "error", "skipped"), 0)
-    for outcome, kind in _ELEMENTS.items():
-        kinds[kind] += counts.get(outcome, 0)
+    kinds = Counter(map(_element, records))
     return {
         "tests": str(len(records)),
         "failures": str(kinds["failure"]),

@@ -16,8 +16,10 @@ from portmatrix.render.table import (
     Badge,
     BadgeRow,
     BadgeTable,
+    Shown,
     badge_table,
     by_framework_and_target,
+    shown_of,
     stars,
     stars_in_words,
 )
@@ -74,9 +76,9 @@ def results_page(records: Iterable[Record], title: str = "Results") -> str:
 def legend(table: BadgeTable) -> str:
     """Return a paragraph that explains the marks which occur in ``table``, and no others."""
     badges = [badge for row in table.rows for badge in row.badges if badge]
-    outcomes = [outcome for outcome in Outcome if any(outcome in badge.counts for badge in badges)]
-    marks = ["12/14 = 12 of the 14 cells with an answer work"]
-    marks += [f"{MARKS[outcome].symbol} {MARKS[outcome].word} ({MARKS[outcome].claim})" for outcome in outcomes]
+    occurring = [shown for shown in Shown if any(shown in badge.counts for badge in badges)]
+    marks = ["12/14 = 12 of the 14 cells that were run to an answer work"]
+    marks += [f"{MARKS[shown].symbol} {MARKS[shown].word} ({MARKS[shown].claim})" for shown in occurring]
     reached = {reach for badge in badges for reach in badge.reach}
     marks += [f"({REACH_MARKS[reach]}) {reach.value}" for reach in Reach if REACH_MARKS[reach] and reach in reached]
     if any(badge.archived for badge in badges):
@@ -85,15 +87,14 @@ def legend(table: BadgeTable) -> str:
 
 
 def badge_text(badge: Badge) -> str:
-    """Return a badge in a few characters, such as ``12/14 ✗1 !3 (e)†``; in words where nothing has an answer."""
+    """Return a badge in a few characters, such as ``12/14 ✗1 !3 (e)†``; in words where there is but one to count."""
     parts = [f"{badge.passed}/{badge.tried}"] if badge.tried else []
     if parts or len(badge.counts) > 1:
-        parts += [f"{MARKS[outcome].symbol}{count}" for outcome, count in badge.remarks]
+        parts += [f"{MARKS[shown].symbol}{count}" for shown, count in badge.remarks]
     else:
-        parts += [f"{MARKS[outcome].word} {count}" for outcome, count in badge.counts.items()]
-    letters = ",".join(REACH_MARKS[reach] or "n" for reach in badge.reach)
-    if letters.strip("n"):
-        parts.append(f"({letters})")
+        parts += [f"{MARKS[shown].word} {count}" for shown, count in badge.counts.items()]
+    if badge.reach_letters:
+        parts.append(f"({badge.reach_letters})")
     return " ".join(parts) + ("†" if badge.archived else "")
 
 
@@ -157,8 +158,13 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
     yield f"|---|{':-:|' * len(ways)}"
     for model in sorted({record.id.model for record in records}):
         row = [found.get((model, *way)) for way in ways]
-        marks = (f"{MARKS[r.outcome].symbol}{'†' if r.archived else ''}" if r else "" for r in row)
-        yield f"| {markdown(one_line(model, 60))} | {' | '.join(marks)} |"
+        yield f"| {markdown(one_line(model, 60))} | {' | '.join(_field(record) if record else '' for record in row)} |"
+
+
+def _field(record: Record) -> str:
+    """Return one cell in a few characters: its mark, and how the target was reached if not natively."""
+    letter = REACH_MARKS[record.reach] if record.reach else ""
+    return f"{MARKS[shown_of(record)].symbol}{f' ({letter})' if letter else ''}{'†' if record.archived else ''}"
 
 
 def _notes(records: Sequence[Record]) -> Iterator[str]:
@@ -167,12 +173,12 @@ def _notes(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         if record.outcome is Outcome.PASS:
             continue
-        head = f"{MARKS[record.outcome].symbol} **{record.outcome.value}**{_at(record)}"
+        head = f"{MARKS[shown_of(record)].symbol} **{record.outcome.value}**{_at(record)}"
         reason = record.reason or "no reason recorded"
         if record.expected:
             reason += f" (expected: {record.expected})"
         cell = f"{record.id.model}, {record.id.path} → {record.id.runtime}"
-        groups.setdefault((URGENCY.index(record.outcome), head, reason), []).append(cell)
+        groups.setdefault((URGENCY.index(shown_of(record)), head, reason), []).append(cell)
     for (_, head, reason), cells in sorted(groups.items()):
         yield f"- {head}: {markdown(one_line(reason))}"
         if len(cells) == len(records) > 1:

@@ -6,7 +6,7 @@
   const status = document.getElementById("status");
   const more = document.getElementById("more");
   const ID = ["framework", "model", "path", "runtime", "target"];
-  const KEYS = ["outcome", "stage", ...ID];
+  const KEYS = ["outcome", "stage", "reach", ...ID];
   const PAGE = 300;
   let found = [];
   let shown = 0;
@@ -27,7 +27,8 @@
 
   for (const key of KEYS) {
     const present = new Set(data.cells.map((cell) => cell[key]).filter(Boolean));
-    const order = { outcome: Object.keys(data.outcomes), stage: data.stages }[key] ?? [...present].sort();
+    const known = { outcome: Object.keys(data.outcomes), stage: data.stages, reach: Object.keys(data.reaches) };
+    const order = known[key] ?? [...present].sort();
     for (const value of order) {
       if (present.has(value)) form.elements[key].append(new Option(value, value));
     }
@@ -84,8 +85,9 @@
     ...(cell.blame ? [element("p", "", `Blame: ${cell.blame.party}, by ${cell.blame.referee}. ${cell.blame.why}`)] : []),
     command(cell),
     ...comparisons(cell.comparisons),
+    ...pairs("Looked up, nothing was run", cell.lookup ?? {}),
     ...pairs("Cell", {
-      reach: cell.reach, accuracy: cell.accuracy, archived: cell.archived ? "from an archived bundle" : "",
+      outcome: cell.recorded, reach: cell.reach, accuracy: cell.accuracy, archived: cell.archived ? "from an archived bundle" : "",
       reused: cell.reused ? `nothing has changed since ${cell.measured ?? "an earlier run"}` : "", started: cell.started, run: cell.run, bundle: cell.bundle,
     }),
     ...pairs("Seconds", cell.seconds ?? {}),
@@ -95,7 +97,8 @@
 
   const row = (cell) => {
     const { mark } = data.outcomes[cell.outcome];
-    const marks = `${cell.archived ? " †" : ""}`;
+    const letter = data.reaches[cell.reach] ?? "";
+    const marks = `${letter ? ` (${letter})` : ""}${cell.archived ? " †" : ""}`;
     const made = element("details", "cell",
       element("summary", "",
         element("span", `outcome o-${cell.outcome}`, `${mark} ${cell.outcome}`),

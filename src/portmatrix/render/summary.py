@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from portmatrix.rate import Rating
 from portmatrix.render.readme import render_section
-from portmatrix.render.table import MARKS, URGENCY, count_outcomes
+from portmatrix.render.table import MARKS, URGENCY, count_shown, shown_of, urgency
 from portmatrix.render.text import markdown, one_line
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import UNEXPECTED, Outcome, Record
+from portmatrix.types import Outcome, Record
 
 #: Bytes; a little under GitHub's 1,048,576, since other programs may add to the same summary.
 LIMIT = 1_000_000
@@ -33,9 +33,9 @@ def job_summary(
     """
     if limit < 4096:
         raise ValueError(f"limit is {limit}; a job summary needs at least 4096 bytes")
-    everything = sorted(records, key=lambda record: (URGENCY.index(record.outcome), record.id))
-    unexpected = [record for record in everything if record.outcome in UNEXPECTED]
-    others = [record for record in everything if record.outcome not in UNEXPECTED | {Outcome.PASS}]
+    everything = sorted(records, key=urgency)
+    unexpected = [record for record in everything if record.unexpected]
+    others = [record for record in everything if not record.unexpected and record.outcome is not Outcome.PASS]
     badges = render_section(everything, ratings, survey, results=None)
     if _bytes(badges) > limit // 2:
         badges = "The badge table is too large for a job summary; see the HTML report.\n"
@@ -69,7 +69,7 @@ def _rows(records: Sequence[Record], room: int) -> str:
 
 
 def _row(record: Record) -> str:
-    mark = MARKS[record.outcome]
+    mark = MARKS[shown_of(record)]
     reason = record.reason + (f" (expected: {record.expected})" if record.expected else "")
     return (
         f"| {mark.symbol} {record.outcome.value} | {markdown(one_line(record.cell, 200))} "
@@ -78,8 +78,8 @@ def _row(record: Record) -> str:
 
 
 def _counts(records: Sequence[Record]) -> str:
-    counts = count_outcomes(records)
-    parts = (f"{MARKS[o].symbol} **{counts[o]:,}** {MARKS[o].word}" for o in URGENCY[::-1] if o in counts)
+    counts = count_shown(records)
+    parts = (f"{MARKS[s].symbol} **{counts[s]:,}** {MARKS[s].word}" for s in URGENCY[::-1] if s in counts)
     return f"{len(records):,} cells: {' · '.join(parts)}" if records else "No cells: nothing was selected."
 
 

@@ -8,15 +8,35 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from portmatrix.rate import ENOUGH, Rating, Stars
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, Frozen, Outcome, Reach, Record
+from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, CellId, Frozen, Outcome, Reach, Record
+
+
+class Shown(str, Enum):
+    """What is shown of a cell: its outcome, or a verdict of its own where it was looked up and nothing was run.
+
+    A look-up is neither tried nor passed. ``FAIL`` and ``XFAIL`` by look-up are ``CANNOT_RUN``; ``NOT_RUN`` by look-up
+    is ``COULD_RUN``.
+    """
+
+    PASS = "PASS"  # noqa: S105 - an outcome
+    DEGRADED = "DEGRADED"
+    FAIL = "FAIL"
+    ERROR = "ERROR"
+    XFAIL = "XFAIL"
+    XPASS = "XPASS"
+    COULD_RUN = "COULD_RUN"
+    CANNOT_RUN = "CANNOT_RUN"
+    SKIP = "SKIP"
+    NOT_RUN = "NOT_RUN"
 
 
 class Mark(NamedTuple):
-    """How one outcome looks: a symbol, the same in ASCII, its word, and what it claims."""
+    """How that looks: a symbol, the same in ASCII, its word, and what it claims."""
 
     symbol: str
     plain: str
@@ -24,16 +44,18 @@ class Mark(NamedTuple):
     claim: str
 
 
-#: One mark and one word per outcome, no two alike.
-MARKS: dict[Outcome, Mark] = {
-    Outcome.PASS: Mark("✓", "+", "pass", "same answers as in the framework"),
-    Outcome.DEGRADED: Mark("≈", "~", "degraded", "right answers, but by a detour or within the loose tolerance only"),
-    Outcome.FAIL: Mark("✗", "x", "fail", "the model does not work there"),
-    Outcome.ERROR: Mark("!", "!", "error", "could not find out"),
-    Outcome.XFAIL: Mark("⊘", "k", "known failure", "fails as matrix.yaml says"),
-    Outcome.XPASS: Mark("⚑", "P", "unexpected pass", "passes although matrix.yaml says it fails"),
-    Outcome.SKIP: Mark("»", "-", "skipped", "left out on purpose"),
-    Outcome.NOT_RUN: Mark("·", ".", "not run", "not tried"),
+#: One mark and one word for each, no two alike.
+MARKS: dict[Shown, Mark] = {
+    Shown.PASS: Mark("✓", "+", "pass", "same answers as in the framework"),
+    Shown.DEGRADED: Mark("≈", "~", "degraded", "right answers, but by a detour or within the loose tolerance only"),
+    Shown.FAIL: Mark("✗", "x", "fail", "the model does not work there"),
+    Shown.ERROR: Mark("!", "!", "error", "could not find out"),
+    Shown.XFAIL: Mark("⊘", "k", "known failure", "fails as matrix.yaml says"),
+    Shown.XPASS: Mark("⚑", "P", "unexpected pass", "passes although matrix.yaml says it fails"),
+    Shown.COULD_RUN: Mark("◇", "o", "could run", "looked up, not run: what it needs is published for that platform"),
+    Shown.CANNOT_RUN: Mark("◆", "#", "cannot run", "looked up, not run: something it needs does not exist there"),
+    Shown.SKIP: Mark("»", "-", "skipped", "left out on purpose"),
+    Shown.NOT_RUN: Mark("·", ".", "not run", "not tried"),
 }
 
 #: How a target was reached, as one letter; nothing for natively.
@@ -45,29 +67,33 @@ REACH_MARKS: dict[Reach, str] = {
     Reach.STATIC: "s",
 }
 
-#: The order in which people want to see outcomes: what needs a decision first.
+#: The order in which people want to see them: what needs a decision first.
 URGENCY = (
-    Outcome.FAIL,
-    Outcome.ERROR,
-    Outcome.XPASS,
-    Outcome.DEGRADED,
-    Outcome.XFAIL,
-    Outcome.NOT_RUN,
-    Outcome.SKIP,
-    Outcome.PASS,
+    Shown.FAIL,
+    Shown.ERROR,
+    Shown.XPASS,
+    Shown.CANNOT_RUN,
+    Shown.DEGRADED,
+    Shown.XFAIL,
+    Shown.COULD_RUN,
+    Shown.NOT_RUN,
+    Shown.SKIP,
+    Shown.PASS,
 )
+_LOOKED_UP = frozenset({Shown.COULD_RUN, Shown.CANNOT_RUN})
 
 
 class Badge(Frozen):
     """One framework on one target.
 
-    ``tried`` counts the cells with an answer (PASS, DEGRADED, XPASS, FAIL, XFAIL), ``passed`` the first three; ERROR,
-    SKIP and NOT_RUN are in ``counts`` alone. ``reach`` lists how the target was reached, best first.
+    ``tried`` counts the cells that were run and gave an answer (PASS, DEGRADED, XPASS, FAIL, XFAIL), ``passed`` the
+    first three; look-ups, ERROR, SKIP and NOT_RUN are in ``counts`` alone. ``reach`` lists how the target was reached
+    for all of these but the last three, best first.
     """
 
     framework: str
     target: str
-    counts: dict[Outcome, int]
+    counts: dict[Shown, int]
     reach: tuple[Reach, ...]
     archived: bool
     anchor: str
@@ -75,17 +101,23 @@ class Badge(Frozen):
     @property
     def passed(self) -> int:
         """The number of cells that work."""
-        return sum(count for outcome, count in self.counts.items() if outcome in WORKING)
+        return sum(self.counts.get(Shown(outcome.value), 0) for outcome in WORKING)
 
     @property
     def tried(self) -> int:
-        """The number of cells with an answer, good or bad."""
-        return sum(count for outcome, count in self.counts.items() if outcome in CONCLUSIVE)
+        """The number of cells that were run and gave an answer, good or bad."""
+        return sum(self.counts.get(Shown(outcome.value), 0) for outcome in CONCLUSIVE)
 
     @property
-    def remarks(self) -> tuple[tuple[Outcome, int], ...]:
-        """All outcomes but PASS with their counts, the most urgent first."""
-        return tuple((o, self.counts[o]) for o in URGENCY if o is not Outcome.PASS and o in self.counts)
+    def remarks(self) -> tuple[tuple[Shown, int], ...]:
+        """All that is shown but PASS, with the counts, the most urgent first."""
+        return tuple((shown, self.counts[shown]) for shown in URGENCY[:-1] if shown in self.counts)
+
+    @property
+    def reach_letters(self) -> str:
+        """The letters of all kinds of reach, natively among them; an empty string where it is natively only."""
+        letters = ",".join(REACH_MARKS[reach] or "n" for reach in self.reach)
+        return letters if letters.strip("n") else ""
 
 
 class BadgeRow(Frozen):
@@ -142,10 +174,24 @@ def by_framework_and_target(records: Iterable[Record]) -> dict[tuple[str, str], 
     return dict(sorted(groups.items()))
 
 
-def count_outcomes(records: Iterable[Record]) -> dict[Outcome, int]:
-    """Return how often each outcome occurs, in the order of ``Outcome``, without zeros."""
-    counts = Counter(record.outcome for record in records)
-    return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+def shown_of(record: Record) -> Shown:
+    """Return what is shown of a record."""
+    if record.reach is Reach.STATIC and record.outcome in (Outcome.FAIL, Outcome.XFAIL):
+        return Shown.CANNOT_RUN
+    if record.lookup is not None and record.outcome is Outcome.NOT_RUN:
+        return Shown.COULD_RUN
+    return Shown(record.outcome.value)
+
+
+def urgency(record: Record) -> tuple[int, CellId]:
+    """Return what sorts records: those that need a decision first, equal ones by their ids."""
+    return URGENCY.index(shown_of(record)), record.id
+
+
+def count_shown(records: Iterable[Record]) -> dict[Shown, int]:
+    """Return how often each of what is shown occurs, in the order of ``Shown``, without zeros."""
+    counts = Counter(map(shown_of, records))
+    return {shown: counts[shown] for shown in Shown if counts[shown]}
 
 
 def anchor(framework: str, target: str) -> str:
@@ -173,11 +219,12 @@ def stars_in_words(given: Stars) -> str:
 
 def _badge(records: Sequence[Record]) -> Badge:
     first = records[0].id
-    seen = {record.reach for record in records if record.reach is not None and record.outcome in CONCLUSIVE}
+    told = [record for record in records if record.outcome in CONCLUSIVE or shown_of(record) in _LOOKED_UP]
+    seen = {record.reach for record in told}
     return Badge(
         framework=first.framework,
         target=first.target,
-        counts=count_outcomes(records),
+        counts=count_shown(records),
         reach=tuple(reach for reach in Reach if reach in seen),
         archived=any(record.archived for record in records),
         anchor=anchor(first.framework, first.target),

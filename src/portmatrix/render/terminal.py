@@ -18,27 +18,31 @@ from portmatrix.rate import Rating
 from portmatrix.render.table import (
     MARKS,
     REACH_MARKS,
-    URGENCY,
     Badge,
     BadgeRow,
     BadgeTable,
+    Shown,
     badge_table,
-    count_outcomes,
+    count_shown,
+    shown_of,
     stars_in_words,
+    urgency,
 )
 from portmatrix.render.text import ascii_only, one_line
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import UNEXPECTED, Outcome, Record
+from portmatrix.types import Record
 
 STYLES = {
-    Outcome.PASS: "green",
-    Outcome.DEGRADED: "yellow",
-    Outcome.FAIL: "bold red",
-    Outcome.ERROR: "bold magenta",
-    Outcome.XFAIL: "dark_orange3",
-    Outcome.XPASS: "bold blue",
-    Outcome.SKIP: "dim",
-    Outcome.NOT_RUN: "dim cyan",
+    Shown.PASS: "green",
+    Shown.DEGRADED: "yellow",
+    Shown.FAIL: "bold red",
+    Shown.ERROR: "bold magenta",
+    Shown.XFAIL: "dark_orange3",
+    Shown.XPASS: "bold blue",
+    Shown.COULD_RUN: "cyan",
+    Shown.CANNOT_RUN: "red",
+    Shown.SKIP: "dim",
+    Shown.NOT_RUN: "dim cyan",
 }
 
 
@@ -97,12 +101,11 @@ def badge_list(table: BadgeTable, *, plain: bool) -> Table:
 
 
 def unexpected_cells(records: Iterable[Record], *, plain: bool, limit: int = 100) -> RenderableType:
-    """Return a line per FAIL, ERROR and XPASS with its stage and reason; after ``limit`` lines, how many are left."""
-    found = [record for record in records if record.outcome in UNEXPECTED]
-    found.sort(key=lambda record: (URGENCY.index(record.outcome), record.id))
+    """Return a line per cell that turns a run red, with stage and reason; after ``limit`` lines, how many are left."""
+    found = sorted((record for record in records if record.unexpected), key=urgency)
     lines = []
     for record in found[:limit]:
-        line = Text(f"{record.outcome.value:<5} ", style=STYLES[record.outcome])
+        line = Text(f"{record.outcome.value:<5} ", style=STYLES[shown_of(record)])
         stage = f" at {record.stage.value}" if record.stage else ""
         reason = _name(record.reason, plain=plain, limit=200)
         line.append(f"{_name(record.cell, plain=plain, limit=300)}{stage}", style="not bold default")
@@ -114,23 +117,24 @@ def unexpected_cells(records: Iterable[Record], *, plain: bool, limit: int = 100
 
 
 def legend(records: Iterable[Record], *, plain: bool) -> Text:
-    """Return the marks of the outcomes that occur, explained."""
+    """Return the marks that occur, explained, and how targets were reached."""
     text = Text()
-    for outcome in count_outcomes(records):
-        mark = MARKS[outcome]
-        text.append(f"{mark.plain if plain else mark.symbol} ", style=STYLES[outcome])
+    for shown in count_shown(records):
+        mark = MARKS[shown]
+        text.append(f"{mark.plain if plain else mark.symbol} ", style=STYLES[shown])
         text.append(f"{mark.word}   ")
-    text.append("(c) container (e) emulated (r) remote   * archived bundle", style="dim")
+    letters = " ".join(f"({letter}) {reach.value}" for reach, letter in REACH_MARKS.items() if letter)
+    text.append(f"{letters}: looked up, not run   * archived bundle", style="dim")
     return text
 
 
 def totals(records: Iterable[Record]) -> Text:
-    """Return one line with the number of cells of each outcome."""
-    counts = count_outcomes(records)
+    """Return one line with the number of cells of each outcome, those that were only looked up by themselves."""
+    counts = count_shown(records)
     text = Text(f"{sum(counts.values())} cells")
-    for position, (outcome, count) in enumerate(counts.items()):
+    for position, (shown, count) in enumerate(counts.items()):
         text.append(", " if position else ": ")
-        text.append(f"{count} {outcome.value}", style=STYLES[outcome])
+        text.append(f"{count} {shown.value}", style=STYLES[shown])
     return text
 
 
@@ -150,13 +154,12 @@ def _badge(badge: Badge, *, plain: bool) -> Text:
     if badge.tried:
         whole = badge.passed == badge.tried
         text.append(f"{badge.passed}/{badge.tried}", style="green" if whole else "bold")
-    for outcome, count in badge.remarks:
-        mark = MARKS[outcome]
+    for shown, count in badge.remarks:
+        mark = MARKS[shown]
         text.append(" " if text else "")
-        text.append(f"{mark.plain if plain else mark.symbol}{count}", style=STYLES[outcome])
-    letters = ",".join(REACH_MARKS[reach] or "n" for reach in badge.reach)
-    if letters.strip("n"):
-        text.append(f" ({letters})", style="dim")
+        text.append(f"{mark.plain if plain else mark.symbol}{count}", style=STYLES[shown])
+    if badge.reach_letters:
+        text.append(f" ({badge.reach_letters})", style="dim")
     if badge.archived:
         text.append("*", style="dim")
     return text

