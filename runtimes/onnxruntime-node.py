@@ -108,11 +108,6 @@ class Node:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
         self.released: list[int] = []
 
-    @property
-    def alive(self) -> bool:
-        """Whether it is there to be asked."""
-        return self._process.poll() is None
-
     def ask(self, operation: str, **given: Any) -> Any:
         """Return its answer; raises ``RuntimeError`` in ONNX Runtime's own words, or with how Node.js ended."""
         assert self._process.stdin is not None
@@ -194,11 +189,14 @@ def degraded(session: Session) -> str:
 
 
 def _node() -> Node:
-    """Return the Node.js of this worker; one that has died is followed by another."""
-    if not _started or not _started[-1].alive:
-        _started[:] = [Node()]
-        atexit.register(_started[-1].close)
-    return _started[-1]
+    """Return the Node.js of this worker; one that has died since is followed by another."""
+    with contextlib.suppress(RuntimeError):
+        for node in _started:
+            node.ask("about")
+            return node
+    _started[:] = [Node()]
+    atexit.register(_started[0].close)
+    return _started[0]
 
 
 def _tether() -> list[str]:

@@ -22,7 +22,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -51,13 +51,21 @@ ISOLATION = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 FLAGS = ("--disable-quic", "--disable-sync")
-#: By kind: ONNX Runtime's module, its WebAssembly, the execution provider, and Chromium's flags. The flag of WebGPU
-#: admits adapters that are not known to be good, and a software one (SwiftShader) where there is no other.
-KINDS = {
-    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.wasm", "wasm", ("--disable-gpu",)),
-    "threads": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.wasm", "wasm", ("--disable-gpu",)),
-    "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm", "webgpu", ("--enable-unsafe-webgpu",)),
-}
+
+
+class Kind(NamedTuple):
+    """A part of ONNX Runtime: its module, its WebAssembly, the execution provider, and Chromium's flags for it."""
+
+    module: str
+    binary: str
+    provider: str
+    flags: tuple[str, ...]
+
+
+_WASM = Kind("ort.wasm.min.mjs", "ort-wasm-simd-threaded.wasm", "wasm", ("--disable-gpu",))
+#: The flag admits adapters that are not known to be good, and a software one (SwiftShader) where there is no other.
+_GPU = Kind("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm", "webgpu", ("--enable-unsafe-webgpu",))
+KINDS = {"wasm": _WASM, "threads": _WASM, "webgpu": _GPU}
 
 # What a tab and a Node.js have in common; `place` is what each does in its own way. A tensor is {name, type, dims,
 # data}, its bytes in base64 or, on the way into a tab, the number of a file with them; numpy and ONNX Runtime have the
@@ -207,6 +215,7 @@ class Node:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
 
     def ask(self, operation: str, **given: Any) -> Any:
+        """Return the answer to a line of JSON."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):  # it is gone, and so is the other pipe
@@ -220,6 +229,7 @@ class Node:
         raise RuntimeError(_ending(self._process.wait()))
 
     def close(self) -> None:
+        """End it, whatever it is at."""
         self._process.kill()
         self._process.communicate()
 
@@ -235,7 +245,7 @@ class Browser:
         self.playwright = sync_playwright().start()
         try:
             self.chromium = self.playwright.chromium.launch(
-                executable_path=self._executable(), args=[*FLAGS, *_kind()[3]], timeout=0
+                executable_path=self._executable(), args=[*FLAGS, *_kind().flags], timeout=0
             )
         except Error as error:
             self.playwright.stop()
@@ -290,6 +300,7 @@ class Tab:
         self._crashed = True
 
     def ask(self, operation: str, **given: Any) -> Any:
+        """Return the answer of the page; files that it needs are chosen in it before."""
         from playwright.sync_api import Error
 
         with tempfile.TemporaryDirectory(prefix="tensors-") as folder:
@@ -304,9 +315,10 @@ class Tab:
                         "the tab crashed: its process ended, for want of memory or by a fault"
                     ) from error
                 _close_browser()
-                raise RuntimeError(f"the browser ended: {error.message.splitlines()[0]}") from error
+                raise RuntimeError(f"the browser failed: {error.message.splitlines()[0]}") from error
 
     def close(self) -> None:
+        """Close it, if it is still there."""
         from playwright.sync_api import Error
 
         with contextlib.suppress(Error):
@@ -331,14 +343,17 @@ _browsers: list[Browser] = []
 
 
 def versions() -> Mapping[str, str]:
-    """Return the versions of the browser or of Node.js, and of the npm package.
+    """Return the versions of the browser or of Node.js and of the npm package, and WebGPU's adapter.
 
-    Raises what keeps either from starting.
+    Raises ``RuntimeError`` or ``OSError`` with what keeps it from starting.
     """
     package = json.loads((_package() / "package.json").read_text(encoding="utf-8"))
     found = {"onnxruntime-web": str(package["version"])}
     if _in_browser():
-        return {"browser": f"{Path(os.environ['PORTMATRIX_BROWSER']).stem} {_browser().chromium.version}", **found}
+        found["browser"] = f"{Path(os.environ['PORTMATRIX_BROWSER']).stem} {_browser().chromium.version}"
+        if _kind() is _GPU:
+            found["webgpu"] = _adapter()["name"]
+        return found
     command = [os.environ["PORTMATRIX_NODE"], "--version"]
     node = subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
     return {"node": node.strip().lstrip("v"), **found}
@@ -346,15 +361,11 @@ def versions() -> Mapping[str, str]:
 
 def unavailable() -> str:
     """Return why this machine cannot run the runtime at all, or an empty string: WebGPU may have no adapter."""
-    if os.environ["ONNXRUNTIME_WEB"] != "webgpu":
+    if _kind() is not _GPU:
         return ""
     if not _in_browser():
         return "Node.js has no WebGPU"
-    tab = Tab()
-    try:
-        return "" if tab.ask("adapter") else "the browser finds no WebGPU adapter on this machine"
-    finally:
-        tab.close()
+    return "" if _adapter() else "the browser finds no WebGPU adapter on this machine"
 
 
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Session:
@@ -365,13 +376,15 @@ def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) ->
     """
     while _left:
         _left.pop().close()
-    module, binary, provider, _ = _kind()
+    if not Path(entry).is_file():
+        raise FileNotFoundError(f"{entry} is not there; expected an ONNX file")
+    kind = _kind()
     wanted = max(threads, THREADS) if os.environ["ONNXRUNTIME_WEB"] == "threads" else 1
     beside = [str(item) for item in sorted(Path(entry).parent.iterdir()) if item.is_file() and item != Path(entry)]
-    paths = [str(_package() / "dist" / binary), entry, *beside]
+    paths = [str(_package() / "dist" / kind.binary), entry, *beside]
     place: Place = Tab() if _in_browser() else Node()
     try:
-        made = place.ask("load", module=module, provider=provider, threads=wanted, paths=paths)
+        made = place.ask("load", module=kind.module, provider=kind.provider, threads=wanted, paths=paths)
     except BaseException:
         place.close()
         raise
@@ -416,7 +429,7 @@ def _in_browser() -> bool:
     return "PORTMATRIX_BROWSER" in os.environ
 
 
-def _kind() -> tuple[str, str, str, tuple[str, ...]]:
+def _kind() -> Kind:
     return KINDS[os.environ["ONNXRUNTIME_WEB"]]
 
 
@@ -430,6 +443,16 @@ def _browser() -> Browser:
         _browsers.append(Browser())
         atexit.register(_close_browser)
     return _browsers[0]
+
+
+@functools.cache
+def _adapter() -> Any:
+    """Return name of WebGPU's adapter in the browser and whether it is software, or None where there is none."""
+    tab = Tab()
+    try:
+        return tab.ask("adapter")
+    finally:
+        tab.close()
 
 
 def _close_browser() -> None:
@@ -497,7 +520,7 @@ def _put_aside(tensors: Sequence[dict[str, Any]], folder: Path) -> list[str]:
     A tab reads a file forty times as fast as what is sent to it, but to choose one takes ten times as long as to send
     a short text.
     """
-    files = []
+    files: list[str] = []
     for tensor in tensors:
         data = tensor["data"]
         if len(data) < LARGE:

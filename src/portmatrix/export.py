@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -103,9 +102,10 @@ def export(lease: Lease, recipe: Recipe, digest: str, place: str, store: Store, 
         with store.scratch("export") as scratch:
             folder = scratch / "bundle"
             folder.mkdir()
-            answer = lease.ask(_request(recipe, folder), limits)
+            answer = lease.ask(_request(recipe, lease.there(folder)), limits)
             if isinstance(answer, Failure):
                 return answer
+            lease.bring(folder)
             try:
                 manifest = _manifest(recipe, digest, place, answer, lease.environment)
             except ValidationError as error:
@@ -114,6 +114,8 @@ def export(lease: Lease, recipe: Recipe, digest: str, place: str, store: Store, 
             return Bundle(*store.put_bundle(folder, manifest))
     except DiskFull as error:
         return Failure(Stage.EXPORT, str(error), "harness")
+    except OSError as error:
+        return Failure(Stage.EXPORT, f"the bundle could not be fetched from the worker: {error}", "harness")
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _training(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _request(recipe: Recipe, folder: Path) -> dict[str, Any]:
+def _request(recipe: Recipe, folder: str) -> dict[str, Any]:
     return {
         "op": "export",
         **_training(recipe),
@@ -142,7 +144,7 @@ def _request(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "rows": recipe.bundle.rows,
         "batch": recipe.way.batch.value,
         "batches": list(recipe.batches),
-        "folder": str(folder),
+        "folder": folder,
     }
 
 

@@ -718,6 +718,15 @@ def test_an_environment_that_was_removed_is_no_fault_of_the_model(leased: Leased
     assert "the worker could not be started on board: OSError: " in answer.reason
 
 
+def test_an_environment_without_its_description_is_made_again(leased: Leased, loopback: Loopback, store: Store) -> None:
+    (description,) = loopback.folder.glob("envs/*/environment.json")
+    description.unlink()
+    wanted = Wanted("plain", leased.runtime.environment, this_machine(), loopback.way)
+    board.ensure(store, wanted, lambda _text: None, Patience(300))
+    assert description.is_file()
+    assert isinstance(leased.ask(), run.RunOutput)
+
+
 def test_our_files_that_were_removed_are_sent_again(leased: Leased, loopback: Loopback) -> None:
     assert isinstance(leased.ask(), run.RunOutput)
     shutil.rmtree(loopback.folder / "files")

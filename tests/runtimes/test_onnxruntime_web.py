@@ -130,9 +130,14 @@ def test_weights_in_a_file_beside_the_model(web: Bench, tmp_path: Path) -> None:
 
 @in_both
 def test_tensors_of_many_megabytes_are_handed_over(web: Bench, tmp_path: Path) -> None:
-    given = {"x0": np.arange(1 << 22, dtype=np.float32).reshape(1, -1)}
-    made = web.right(workbench.adds_one(tmp_path, 1), given).outputs["y0"]
-    assert np.array_equal(made, given["x0"] + 1)
+    given = {
+        "x0": np.arange(1 << 22, dtype=np.float32).reshape(1, -1),
+        "x1": np.zeros((1, 1), np.float32),
+        "x2": -np.arange(1 << 20, dtype=np.float32).reshape(1, -1),
+    }
+    made = web.right(workbench.adds_one(tmp_path, 1, 1, 1), given).outputs
+    for number in range(3):
+        assert np.array_equal(made[f"y{number}"], given[f"x{number}"] + 1)
 
 
 @in_both
@@ -215,13 +220,14 @@ def test_says_that_webgpu_is_software_without_a_graphics_processor(
 # --- What it says of itself -----------------------------------------------------------------------------------------
 
 
-def test_says_what_it_ran_with(web: Bench) -> None:
+def test_says_what_it_ran_with(web: Bench, benches: Callable[[str, str], Bench]) -> None:
     told = web.worker.environment
     required = dict(item.split("@") for item in web.npm)
     assert told["onnxruntime-web"] == required["onnxruntime-web"]
     name, variable = ("browser", "PORTMATRIX_BROWSER") if "browser" in told else ("node", "PORTMATRIX_NODE")
     itself = subprocess.run([web.env[variable], "--version"], capture_output=True, check=True, text=True).stdout
     assert told[name].split()[-1] in itself
+    assert ("webgpu" in told) == (web is benches("onnxruntime-web-webgpu", "browser"))
 
 
 def test_nodejs_has_no_webgpu(tmp_path: Path) -> None:
@@ -280,8 +286,12 @@ def test_a_dtype_that_it_has_not_is_refused(web: Bench, tmp_path: Path) -> None:
 @in_both
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(workbench.unknown_operator, "Nonsense"), (workbench.junk, "protobuf parsing failed")],
-    ids=["unknown operator", "junk"],
+    [
+        (workbench.unknown_operator, "Nonsense"),
+        (workbench.junk, "protobuf parsing failed"),
+        (lambda folder: folder / "missing.onnx", "missing.onnx is not there"),
+    ],
+    ids=["unknown operator", "junk", "missing"],
 )
 def test_a_model_that_does_not_load_is_refused_in_its_own_words(
     web: Bench, tmp_path: Path, make: Callable[[Path], Path], words: str
@@ -330,7 +340,7 @@ def test_a_browser_that_ends_at_work_is_a_failure(
     browser: Bench, tmp_path: Path, victim: Callable[[Bench], psutil.Process]
 ) -> None:
     made = _dies(browser, tmp_path, lambda: victim(browser))
-    assert made.reason.startswith("RuntimeError: the browser ended: ")
+    assert made.reason.startswith("RuntimeError: the browser failed: ")
 
 
 @pytest.mark.parametrize("victim", [at_work, chromium, driver], ids=["tab", "chromium", "driver"])

@@ -90,7 +90,7 @@ def _key(board: _Board, wanted: Wanted) -> str:
     rests_on += [facts.system, facts.libc, facts.libc_version, facts.macos]
     if wanted.program is not None:
         return f"board-{programs.key(spec, wanted.program, wanted.platform)}-{digest_of(rests_on)[:8]}"
-    rests_on += [facts.python, facts.base, _own_packages(board, spec)]
+    rests_on += [facts.python, facts.base, _fits(facts, spec), _own_packages(board, spec)]
     return f"board-py{_minor(facts)}-{digest_of(rests_on)[:16]}"
 
 
@@ -264,10 +264,14 @@ def _packages(building: _Building, folder: Path, patience: Patience) -> dict[str
     return described
 
 
+def _fits(facts: Facts, spec: EnvironmentSpec) -> bool:
+    return SpecifierSet(spec.python).contains(facts.python, prereleases=True)
+
+
 def _has_interpreter(board: _Board, spec: EnvironmentSpec) -> None:
     """Raise ``EnvironmentFailure`` (unavailable) where the board's interpreter is none that is required."""
     facts = board.facts
-    if not SpecifierSet(spec.python).contains(facts.python, prereleases=True):
+    if not _fits(facts, spec):
         why = f"needs CPython {spec.python}; {board.host} has {facts.python} as {facts.executable}"
         raise EnvironmentFailure(f"{why}; options.python may name another", unavailable=True)
 

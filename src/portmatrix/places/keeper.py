@@ -340,7 +340,8 @@ class Keeper:
             _kill_group(file)
         # Out of the way in one step: the engine may be connecting again.
         left = "%s.%d" % (self._own, os.getpid())
-        os.rename(self._own, left)
+        with contextlib.suppress(OSError):
+            os.rename(self._own, left)
         if self._in_charge:
             os.unlink(self._lock)
         remove(left)
@@ -374,15 +375,17 @@ class Keeper:
         What is there and is not what it should be is removed. Of an environment its description is returned.
         """
         place, files = request["place"], request["files"]
-        there = os.path.isdir(place)
-        if there and files is not None and digests(place) != files:
-            remove(place)
-            there = False
-        description = os.path.join(place, request["read"])
-        if not there or not request["read"]:
-            return {"there": there}
-        with io.open(description, encoding="utf-8") as stream:
-            return {"there": True, "read": stream.read()}
+        answer = {"there": os.path.isdir(place)}  # type: Json
+        try:
+            if answer["there"] and request["read"]:
+                with io.open(os.path.join(place, request["read"]), encoding="utf-8") as stream:
+                    answer["read"] = stream.read()
+            if not answer["there"] or files is None or digests(place) == files:
+                return answer
+        except OSError:
+            pass  # what cannot be read is not whole
+        remove(place)
+        return {"there": False}
 
     def _do_put(self, request: Json) -> Json:
         """Take a folder to its place in one step, after a command in it has succeeded.
@@ -609,8 +612,9 @@ class Watch:
         command = order["closure"] + order["command"]
         if shutil.which(order["command"][0]) is None:
             raise OSError("%s is not there any more" % order["command"][0])
-        self.child = subprocess.Popen(command, cwd=order["folder"], env=env, start_new_session=True)
+        os.makedirs(os.path.dirname(order["mark"]), exist_ok=True)
         with io.open(order["mark"] + ".pid", "w") as stream:
+            self.child = subprocess.Popen(command, cwd=order["folder"], env=env, start_new_session=True)
             stream.write("%d" % self.child.pid)
         self._memory = Memory(self.child.pid)
         self._poller = select.poll()
