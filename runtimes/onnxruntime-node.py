@@ -190,13 +190,21 @@ def degraded(session: Session) -> str:
 
 def _node() -> Node:
     """Return the Node.js of this worker; one that has died since is followed by another."""
-    with contextlib.suppress(RuntimeError):
-        for node in _started:
+    for node in _started:
+        try:
             node.ask("about")
+        except RuntimeError:
+            _end()
+        else:
             return node
-    _started[:] = [Node()]
-    atexit.register(_started[0].close)
+    _started.append(Node())
+    atexit.register(_end)
     return _started[0]
+
+
+def _end() -> None:
+    while _started:
+        _started.pop().close()
 
 
 def _tether() -> list[str]:

@@ -236,6 +236,9 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Make and run everything, even if nothing has changed.")
     ] = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run every cell again, but make nothing again that is made.")
+    ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each runtime.")] = 1,
     bundles: Annotated[Path | None, typer.Option("--bundles", help="Run these bundle archives; train nothing.")] = None,
     archived: ArchivedOption = False,
@@ -257,7 +260,7 @@ def run(
         tried = list(journal.found)
         broken = _broken(loaded, selection, name)
         with display(console, len(planned.cells) + len(planned.left_out) + len(broken) - len(tried)) as listener:
-            options = Options(name, jobs, fresh=fresh, archived=archived, threads=threads)
+            options = Options(name, jobs, fresh=fresh, rerun=rerun, archived=archived, threads=threads)
             matrix_run = MatrixRun(loaded, kept, journal, listener, options)
             if bundles is not None:
                 matrix_run.give(_archives(kept, bundles))

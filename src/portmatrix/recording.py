@@ -24,7 +24,7 @@ from portmatrix.types import CellId, Comparison, Lookup, Outcome, Reach, Record,
 from portmatrix.workers import Failure
 
 #: A bundle's folder in a message; its digest stands in the record, and here would only make equal failures differ.
-_BUNDLE = re.compile(r"\$STORE[/\\]bundles[/\\][0-9a-f]{2}[/\\][0-9a-f]{64}")
+_BUNDLE = re.compile(r"[^\s'\"]*[/\\]bundles[/\\](?:[0-9a-f]{2}[/\\])?[0-9a-f]{64}")
 
 
 def now() -> str:
@@ -149,8 +149,10 @@ class Recorder:
         self, record: Record, environment: Mapping[str, str], network: str, *, interpreter_free: bool
     ) -> Record:
         """Return the record with what ran (versions, processor), whether it needs no interpreter, and its network."""
+        # Of a board it says itself what it is, in ``via``.
+        mine = {} if record.reach is Reach.REMOTE else {"processor": processor()}
         update = {
-            "environment": {**environment, "processor": processor()},
+            "environment": {**environment, **mine},
             "facts": {**record.facts, "network": network, "interpreter_free": interpreter_free},
         }
         return record.model_copy(update=update)

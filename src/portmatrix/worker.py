@@ -232,9 +232,10 @@ class Session:
             stages.step("RUN", "model", run_calls, runtime, loaded, (names, given, signature), samples["calls"])
             for given, samples in zip(inputs, request["sets"])
         ]
+        stacked = [stages.step("COMPARE", "model", stack_outputs, arrays) for arrays in made]
         outputs = [
-            stages.step("COMPARE", "model", write_outputs, request["outputs"], number, arrays)
-            for number, arrays in enumerate(made)
+            stages.step("COMPARE", "harness", write_outputs, request["outputs"], number, arrays)
+            for number, arrays in enumerate(stacked)
         ]
         return {"outputs": outputs, "degraded": str(degraded or ""), "seconds": stages.seconds}
 
@@ -395,18 +396,28 @@ def pair(left: List[str], right: List[str], what: str) -> Dict[str, str]:
     return dict(zip(left, right))
 
 
-def write_outputs(folder: str, number: int, made: Dict[str, List[Any]]) -> Dict[str, str]:
-    """Write one stacked .npy per output; returns ``{output name: file name}``.
+def stack_outputs(made: Dict[str, List[Any]]) -> Arrays:
+    """Return one stacked array per output.
 
-    Raises ``ValueError`` where the calls of one set gave different shapes.
+    Raises ``ValueError`` where the calls of one set gave different shapes, or something that is no array of numbers.
     """
-    files = {}
-    for position, (name, arrays) in enumerate(made.items()):
+    stacked = {}
+    for name, arrays in made.items():
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             raise ValueError("output %s changes its shape between calls: %s" % (name, sorted(shapes)))
+        stacked[name] = np.stack(arrays)
+        if stacked[name].dtype.hasobject:
+            raise ValueError("output %s is no array of numbers: it holds Python's objects" % (name,))
+    return stacked
+
+
+def write_outputs(folder: str, number: int, stacked: Arrays) -> Dict[str, str]:
+    """Write one .npy per output; returns ``{output name: file name}``."""
+    files = {}
+    for position, (name, array) in enumerate(stacked.items()):
         file = "s%d.out%d.npy" % (number, position)
-        save(os.path.join(folder, file), np.stack(arrays))
+        save(os.path.join(folder, file), array)
         files[name] = file
     return files
 

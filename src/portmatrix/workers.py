@@ -365,7 +365,10 @@ def start(launch: Launch, folder: Path, threads: int, limits: Limits) -> Worker 
         worker = Worker(launch, folder, threads, limits.memory_mb)
     except OSError as error:
         return Failure(Stage.PREPARE, f"could not start {launch.name}'s worker: {error}", "harness", transient=True)
-    failure = worker.hello(Limits(max(limits.seconds, _START_SECONDS), limits.memory_mb))
+    try:
+        failure = worker.hello(Limits(max(limits.seconds, _START_SECONDS), limits.memory_mb))
+    except OSError as error:  # the plug-in's file could not be brought to where the worker is
+        failure = Failure(Stage.PREPARE, f"could not start {launch.name}'s worker: {error}", "harness", transient=True)
     if failure is None:
         return worker
     worker.kill()

@@ -458,12 +458,14 @@ def test_an_interpreter_that_is_too_old_is_not_run(
 
 
 @pytest.mark.usefixtures("offline")
-def test_requirements_that_nobody_made_for_the_board_are_a_finding(
-    loopback: Loopback, assemble: Assemble, run_matrix: RunMatrix
-) -> None:
-    ran = run_matrix(suite_with(loopback, assemble, "runtimes/unbuildable"), "*/unbuildable/board")
-    assert {record.outcome for record in ran.records.values()} == {Outcome.FAIL}
-    assert f"; board itself has numpy {np.__version__}" in reason_of(ran)
+def test_requirements_that_nobody_made_for_the_board_are_a_finding(loopback: Loopback, store: Store) -> None:
+    own = f"numpy=={np.__version__}"
+    wanted = Wanted("unbuildable", EnvironmentSpec(requirements=(own, "nowhere==1")), this_machine(), loopback.way)
+    with pytest.raises(EnvironmentFailure, match=r"nowhere==1.*; board itself has ") as failed:
+        board.ensure(store, wanted, lambda _text: None, Patience(300))
+    assert failed.value.unsupported
+    assert not failed.value.unavailable
+    assert not list(loopback.folder.glob("runs/*/coming/*"))
 
 
 def without_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

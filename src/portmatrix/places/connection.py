@@ -458,7 +458,7 @@ class Connection:
     def ended(self, worker: str) -> dict[str, Any] | None:
         """Return ``{"how": what the watch noted of a worker's end, or None}``; None where the connection is lost."""
         facts = self._facts
-        return facts and self.ask_if_there("ended", {"mark": f"{facts.run}/workers/{worker}"})
+        return self.ask_if_there("ended", {"mark": f"{facts.run}/workers/{worker}"}) if facts else None
 
     def end(self, worker: str, folder: Path) -> None:
         """End a worker that may still be there, and remove its folder; without a connection it ends of itself."""
