@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +21,21 @@ from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store
 from portmatrix.types import Outcome, Stage
 
+#: Where the reference suite has them.
+DOCKERFILES = Path(__file__).parents[1] / "dockerfiles"
 DOCKERFILE = 'ARG BASE_IMAGE=scratch\nFROM ${BASE_IMAGE}\nLABEL portmatrix.python="inner-python"\n'
 #: Knows what was built by a file, and runs a container's command on this machine, where "inner-python" is this Python.
 FAKE = """#!/bin/sh
 here=$(dirname "$0")
 echo "$@" >> "$here/asked"
 case $1 in
-    info) exit 0 ;;
-    pull) grep -qx "$2" "$here/registry" 2>/dev/null || { echo "no such host" >&2; exit 1; } ;;
-    inspect) grep -qx "$4" "$here/built" 2>/dev/null ;;
+    info) echo "true []" ;;
+    pull)
+        test "$2" != --platform || shift 2
+        grep -qx "$2" "$here/registry" 2>/dev/null || { echo "no such host" >&2; exit 1; } ;;
+    inspect)
+        test "$2" != --format || { cat "$here/state" 2>/dev/null || echo "exited false"; exit; }
+        grep -qx "$4" "$here/built" 2>/dev/null ;;
     build)
         while [ "$1" != --tag ]; do shift; done
         test ! -e "$here/broken" || { echo "E: no such package" >&2; exit 100; }
@@ -45,8 +52,9 @@ esac
 
 @pytest.fixture(autouse=True)
 def no_memory() -> None:
-    """Ask again which tool there is."""
+    """Ask again which tool there is, and what it can do."""
     find_tool.cache_clear()
+    containers._docker.cache_clear()
 
 
 @pytest.fixture
@@ -164,7 +172,9 @@ def test_an_image_is_built_once(tool: Path, dockerfile: Path, tmp_path: Path, mo
     said: list[str] = []
     for _ in range(2):
         built = ensure(store, spec, said.append, 60)
-    assert existing(store, spec) == built
+    again = existing(store, spec)
+    assert again is not None
+    assert (again.key, again.command) == (built.key, built.command)
     assert (built.python, len(said)) == ("inner-python", 1)
     (line,) = (line for line in asked(tool) if line.startswith("build"))
     for argument in ("BASE_IMAGE=mine:1", "APT_MIRROR=mirror", "REQUIREMENTS=a==1 b==2", f"--file {dockerfile}"):
@@ -198,17 +208,98 @@ def test_without_its_base_an_image_is_unavailable(
 
 
 @pytest.mark.usefixtures("tool")
+def test_an_image_for_another_platform_is_another_one(dockerfile: Path, tool: Path) -> None:
+    (tool / "registry").write_text("mine:1\n")
+    more = {"BASE_IMAGE": "mine:1", "DEBIAN_PACKAGES": "python3"}
+    images = [image_for("old", dockerfile, (), platform, more) for platform in ("", "linux/s390x", "linux/arm64")]
+    assert len({image.tag for image in images}) == len(images)
+    build_image(images[1], lambda _text: None, Patience(60))
+    assert "pull --platform linux/s390x mine:1" in asked(tool)
+    (line,) = (line for line in asked(tool) if line.startswith("build"))
+    assert "--platform linux/s390x" in line
+    assert "--build-arg DEBIAN_PACKAGES=python3" in line
+
+
+@pytest.mark.usefixtures("tool")
 def test_a_container_sees_what_it_is_given(dockerfile: Path, tmp_path: Path) -> None:
     image = image_for("old", dockerfile, ())
     inside = Inside("c", tmp_path, {"A": "1"}, {tmp_path / "b": True, tmp_path / "a": False}, 300, network=False)
     line = " ".join(command_inside(image, inside, ["python3", "x.py"]))
     assert f"--volume {tmp_path}/a:{tmp_path}/a:ro --volume {tmp_path}/b:{tmp_path}/b:rw" in line
-    for argument in ("--network none", "--memory 300m", "--env A=1", "--rm", "--init", "--name c"):
+    for argument in ("--network none", "--memory 300m", "--cpus 1", "--env A=1", "--init", "--name c"):
+        assert argument in line
+    for argument in ("--read-only", "--tmpfs /tmp:", "--cap-drop ALL", "--security-opt no-new-privileges"):
+        assert argument in line
+    for argument in ("--pids-limit ", "--ulimit core=0", f"--label portmatrix.engine={containers.owner()}"):
         assert argument in line
     assert line.endswith(f"{image.tag} python3 x.py")
     buildah = command_inside(image._replace(tool=containers.Tool("buildah", "/b")), inside, ["python3", "x.py"])
     assert buildah[:2] == ["/bin/sh", "-c"]
-    assert buildah[-4:] == ["c", "--", "python3", "x.py"]
+    assert buildah[-2:] == ["python3", "x.py"]
+    assert "--cap-drop" in buildah
+
+
+def test_no_container_runs_as_root(tool: Path, dockerfile: Path, tmp_path: Path) -> None:
+    inside = Inside("c", tmp_path, {}, {}, 300, network=False)
+    line = command_inside(image_for("old", dockerfile, ()), inside, ["true"])
+    user = line[line.index("--user") + 1].split(":")
+    assert user == [str(os.getuid() or 65532), str(os.getgid() if os.getuid() else 65532)]
+    containers._docker.cache_clear()
+    # Root of a namespace that belongs to who runs the daemon; and without control groups nothing can be limited.
+    (tool / "docker").write_text("#!/bin/sh\necho 'false [name=seccomp,profile=default name=rootless]'\n")
+    line = command_inside(image_for("old", dockerfile, ()), inside, ["true"])
+    assert line[line.index("--user") + 1] == "0:0"
+    assert "--cpus" not in line
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a file away")
+def test_root_hands_its_workers_the_folders_that_they_write_to(tmp_path: Path) -> None:
+    private, bundle = tmp_path / "private", tmp_path / "private" / "bundle"
+    private.mkdir(0o700)
+    bundle.mkdir()
+    exchange, full = private / "exchange", private / "full"
+    exchange.mkdir(0o700)
+    full.mkdir(0o755)
+    (full / "model").touch()
+    (exchange / "left").touch()
+    for folder in (bundle, exchange, full):
+        assert containers.there(folder) == str(folder)
+    assert [folder.stat().st_uid for folder in (bundle, exchange, full)] == [65532, 65532, 0]
+    assert private.stat().st_uid == 0
+    assert private.stat().st_mode & 0o777 == 0o701
+    (bundle / "artifact").mkdir()
+    (bundle / "artifact" / "secret").symlink_to(full / "model")
+    for file in (bundle / "artifact", bundle / "artifact" / "secret"):
+        os.chown(file, 65532, 65532, follow_symlinks=False)
+    os.chown(full / "model", 1234, 1234)
+    containers.take_back(bundle)
+    assert {file.lstat().st_uid for file in (bundle, *bundle.rglob("*"))} == {0}
+    assert (full / "model").stat().st_uid == 1234, "what a link leads to is let alone"
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "expected"),
+    [
+        ("exited true", 137, ("used more than 300 MiB of memory", "model", True)),
+        ("exited false", 137, ("the worker died of SIGKILL (signal 9)", "model", False)),
+        ("exited false", 3, None),
+        ("created false", 125, ("docker could not run the container (status 125)", "harness", True)),
+    ],
+)
+@pytest.mark.usefixtures("tool")
+def test_how_a_container_ended_is_asked_of_the_tool(
+    dockerfile: Path, tool: Path, tmp_path: Path, state: str, status: int, expected: tuple[str, str, bool] | None
+) -> None:
+    (tool / "state").write_text(f"{state}\n")
+    site = containers.site_of(image_for("old", dockerfile, ()), (), "namespace")
+    inside = Inside("c", tmp_path, {}, {}, 300, network=False)
+    ending = site.ending(inside, status)
+    assert (ending if ending is None else tuple(ending)) == expected
+
+
+def test_where_nothing_is_installed_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert containers.clean_up() == []
 
 
 @pytest.fixture
@@ -231,9 +322,9 @@ def test_cells_run_in_a_container(tool: Path, contained: Callable[[str], Path], 
     ran = run_matrix(contained("plain"), "*/native/*")
     record = ran.only()
     assert record.outcome is Outcome.PASS, record.reason
-    assert record.environment["image"].startswith("localhost/portmatrix/old:")
+    assert record.environment["via"].startswith("docker, image localhost/portmatrix/old:")
     assert record.environment["numpy"] == np.__version__
-    assert any(line.startswith("rm --force portmatrix-") for line in asked(tool)), "the container is removed"
+    assert any(line.startswith("rm --force --volumes portmatrix-") for line in asked(tool)), "the container is removed"
     assert f"REQUIREMENTS=numpy=={np.__version__}" in "\n".join(asked(tool))
 
 
@@ -256,7 +347,7 @@ def test_a_container_that_hangs_is_ended(
     record = run_matrix(root, "*/native/*").only()
     assert (record.outcome, record.stage) == (Outcome.FAIL, Stage.RUN)
     assert "did not end within 2 s" in record.reason
-    assert any(line.startswith("rm --force portmatrix-") for line in asked(tool))
+    assert any(line.startswith("rm --force --volumes portmatrix-") for line in asked(tool))
 
 
 def test_a_broken_dockerfile_is_an_error_of_its_cells(
@@ -273,3 +364,20 @@ def test_a_dockerfile_that_is_not_there_breaks_its_plugin(contained: Callable[[s
     (root / "dockerfiles" / "old.Dockerfile").unlink()
     (broken,) = suite.load(root).plugins.broken
     assert "dockerfiles/old.Dockerfile" in broken.why
+
+
+# --- The reference suite's Dockerfiles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [file.name for file in sorted(DOCKERFILES.glob("*"))])
+def test_a_dockerfile_of_the_suite(name: str) -> None:
+    """What all of them have in common; hadolint, in `tox run -e lint`, knows the rest."""
+    content = (DOCKERFILES / name).read_text(encoding="utf-8")
+    instructions = [line for line in content.splitlines() if line and line[0].isupper()]
+    assert re.match(r"ARG BASE_IMAGE=\S+$", instructions[0])
+    assert instructions[1] == "FROM ${BASE_IMAGE}"
+    assert {"ARG APT_MIRROR="} <= set(instructions)
+    users = [line for line in instructions if line.startswith("USER")]
+    assert users == ["USER 65532:65532"], "one that owns nothing, and is known without a list of users"
+    assert instructions.index(users[0]) > max(number for number, line in enumerate(instructions) if line[:3] == "RUN")
+    assert not [line for line in instructions if line.startswith(("COPY", "ADD"))], "it is built from nothing of ours"
