@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from portmatrix import __version__, environments, matrix, recording, records, workers
+from portmatrix import __version__, containers, environments, matrix, recording, records, workers
 from portmatrix import archive as archives
 from portmatrix import plan as planning
 from portmatrix import suite as suites
@@ -254,6 +254,8 @@ def run(
     planned = _plan(loaded, selection, allow_empty=allow_empty)
     file = output or _default_output(loaded)
     name = _run_name()
+    for left in containers.clean_up():
+        console.print(f"removed the container {left}, whose engine is gone", markup=False)
     with Journal(file, resume=resume) as journal:
         if journal.set_aside is not None:
             console.print(f"the records that were in {file.name} are in {journal.set_aside} now", soft_wrap=True)

@@ -290,7 +290,7 @@ class _Docker(NamedTuple):
 
 @functools.cache
 def _docker(tool: Tool) -> _Docker:
-    told = _answer(tool, "info", "--format", "{{.CPUCfsQuota}} {{.SecurityOptions}}") or ""
+    told = answer(tool, "info", "--format", "{{.CPUCfsQuota}} {{.SecurityOptions}}") or ""
     return _Docker("name=rootless" in told, not told.startswith("true"))
 
 
@@ -391,10 +391,10 @@ def end(image: Image, name: str) -> None:
 
 def _remove(tool: Tool, names: Sequence[str]) -> None:
     force = [] if tool.name == "buildah" else ["--force", "--volumes"]
-    _answer(tool, "rm", *force, *names)
+    answer(tool, "rm", *force, *names)
 
 
-def _answer(tool: Tool, *question: str) -> str | None:
+def answer(tool: Tool, *question: str) -> str | None:
     """Return what the tool answers, or None where it fails or does not answer in time."""
     command = [tool.executable, *question]
     try:
@@ -408,7 +408,7 @@ def _ending(image: Image, inside: Inside, status: int) -> Ending | None:
     """Return what the end of the command that ran a container means."""
     if image.tool.name == "buildah":
         return by_status(status)
-    state = _answer(image.tool, "inspect", "--format", "{{.State.Status}} {{.State.OOMKilled}}", inside.name)
+    state = answer(image.tool, "inspect", "--format", "{{.State.Status}} {{.State.OOMKilled}}", inside.name)
     if state is None or state.split()[0] in ("created", "configured", "running"):
         return Ending(f"{image.tool.name} could not run the container (status {status})", "harness", transient=True)
     return out_of_memory(inside) if state.split()[1] == "true" else by_status(status)
@@ -468,10 +468,10 @@ def clean_up() -> list[str]:
 
 def _left_in(tool: Tool) -> list[str] | None:
     """Return the containers of Docker or Podman whose engine is gone; None where the tool does not answer."""
-    ours = _answer(tool, "ps", "--all", "--quiet", "--filter", f"label={OWNER}")
+    ours = answer(tool, "ps", "--all", "--quiet", "--filter", f"label={OWNER}")
     if not ours:
         return None if ours is None else []
-    described = _answer(
+    described = answer(
         tool, "inspect", "--format", f'{{{{.Name}}}} {{{{index .Config.Labels "{OWNER}"}}}}', *ours.split()
     )
     left = []
@@ -483,7 +483,7 @@ def _left_in(tool: Tool) -> list[str] | None:
 
 
 def _left_in_buildah(tool: Tool) -> list[str] | None:
-    named = _answer(tool, "containers", "--noheading", "--format", "{{.ContainerName}}")
+    named = answer(tool, "containers", "--noheading", "--format", "{{.ContainerName}}")
     if named is None:
         return None
     found = ((name, _NAMED.match(name)) for name in named.split())

@@ -103,8 +103,12 @@ def _daemon() -> Daemon | NoWay:
         return NoWay(why="a container has no folders of the names that Windows has", install="run portmatrix in WSL")
     if importlib.util.find_spec("docker") is None:
         return NoWay(why="Docker's SDK for Python is not installed", install=_SDK)
-    if shutil.which("docker") is None:
+    command = shutil.which("docker")
+    if command is None:
         return NoWay(why="Docker's command, which builds images, is not installed", install=_SETUP)
+    # Asked first: the SDK leaves a socket open where there is no daemon.
+    if containers.answer(containers.Tool("docker", command), "info", "--format", "{{.ServerVersion}}") is None:
+        return NoWay(why="Docker's daemon does not answer", install=_SETUP)
     import docker  # noqa: PLC0415 - not everybody has it
     from requests.exceptions import RequestException  # noqa: PLC0415
 
