@@ -103,12 +103,12 @@ def _daemon() -> Daemon | NoWay:
         return NoWay(why="a container has no folders of the names that Windows has", install="run portmatrix in WSL")
     if importlib.util.find_spec("docker") is None:
         return NoWay(why="Docker's SDK for Python is not installed", install=_SDK)
+    # Asked by its command first: the SDK leaves a socket open where there is no daemon.
     command = shutil.which("docker")
-    if command is None:
-        return NoWay(why="Docker's command, which builds images, is not installed", install=_SETUP)
-    # Asked first: the SDK leaves a socket open where there is no daemon.
-    if containers.answer(containers.Tool("docker", command), "info", "--format", "{{.ServerVersion}}") is None:
-        return NoWay(why="Docker's daemon does not answer", install=_SETUP)
+    asked = command and containers.answer(containers.Tool("docker", command), "info", "--format", "{{.ServerVersion}}")
+    if not asked:
+        why = "does not answer" if command else "has no command here, which builds images"
+        return NoWay(why=f"Docker's daemon {why}", install=_SETUP)
     import docker  # noqa: PLC0415 - not everybody has it
     from requests.exceptions import RequestException  # noqa: PLC0415
 
