@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from portmatrix import __version__, containers, environments, matrix, recording, records, workers
+from portmatrix import __version__, containers, environments, matrix, programs, recording, records, workers
 from portmatrix import archive as archives
 from portmatrix import plan as planning
 from portmatrix import suite as suites
@@ -427,11 +427,23 @@ def doctor(suite: SuiteOption = None, store: StoreOption = None) -> None:
         table.add_row(name, _reached(target), target.missing[-1].install if target.is_static else "")
     console.print(table)
     table = Table("environment", "state", "what to do", title="environments")
-    for name, spec in matrix.environment_specs(loaded).items():
-        table.add_row(name, *_environment_state(kept, spec))
+    for name, exporter in loaded.plugins.exporters.items():
+        table.add_row(f"exporter {name}", *_environment_state(kept, exporter.environment))
+    for name, runtime in loaded.plugins.runtimes.items():
+        if runtime.program is None:
+            state = _environment_state(kept, runtime.environment)
+        else:
+            state = _program_state(kept, programs.key(runtime.environment, runtime.program, host))
+        table.add_row(f"runtime {name}", *state)
     console.print(table)
     for item in loaded.plugins.broken:
         console.print(f"broken {item.kind} {item.name}: {item.why}", markup=False, highlight=False)
+
+
+def _program_state(store: Store, key: str) -> tuple[str, str]:
+    if (store.root / "envs" / key).is_dir():
+        return "built, a program", ""
+    return "not built, a program", "portmatrix run compiles it"
 
 
 def _environment_state(store: Store, spec: EnvironmentSpec) -> tuple[str, str]:

@@ -674,10 +674,3 @@ def broken_records(suite: Suite, take: Globs | None, run_name: str) -> list[Reco
         for cell, why in cells
         if take is None or cell in take
     ]
-
-
-def environment_specs(suite: Suite) -> Mapping[str, EnvironmentSpec]:
-    """Return every plug-in's environment by ``exporter NAME`` or ``runtime NAME``."""
-    found = {f"exporter {name}": item.environment for name, item in suite.plugins.exporters.items()}
-    found.update({f"runtime {name}": item.environment for name, item in suite.plugins.runtimes.items()})
-    return found
