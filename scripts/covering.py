@@ -16,7 +16,7 @@ from typing import NamedTuple
 from portmatrix import cli, plan, records, suite
 from portmatrix.plan import Selection
 from portmatrix.suite import Suite
-from portmatrix.types import CellId, Outcome, PathKind, Reach, Record
+from portmatrix.types import WORKING, CellId, Outcome, PathKind, Reach, Record
 
 
 class Check(NamedTuple):
@@ -88,14 +88,14 @@ def _told(record: Record) -> str:
 
 
 def check_plugins(loaded: Suite, found: Sequence[Record]) -> Iterator[Check]:
-    """Yield a check for every exporter and every runtime: at least one of its cells passed."""
-    passed = [record.id for record in found if record.outcome is Outcome.PASS]
+    """Yield a check for every exporter and every runtime: at least one of its cells works."""
+    passed = [record.id for record in found if record.outcome in WORKING]
     for kind, names, seen in (
         ("exporter", loaded.plugins.exporters, {cell.framework for cell in passed}),
         ("runtime", loaded.plugins.runtimes, {cell.runtime for cell in passed}),
     ):
         for name in names:
-            yield Check(f"{kind} {name}", "" if name in seen else "none of its cells passed")
+            yield Check(f"{kind} {name}", "" if name in seen else "none of its cells works")
 
 
 def check_targets(loaded: Suite, found: Sequence[Record], must_reach: int) -> Iterator[Check]:

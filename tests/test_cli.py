@@ -127,7 +127,7 @@ def test_all_that_is_wrong_with_a_suite_is_said_at_once(assemble: Assemble, comm
 def test_a_bug_of_ours_is_3_with_a_log_to_paste(
     assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stumble(_root: Path) -> None:
+    def stumble(*_arguments: object) -> None:
         raise ZeroDivisionError("by our own fault")
 
     monkeypatch.setattr(suite, "load", stumble)

@@ -7,6 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from portmatrix import environments, wheels
 from portmatrix.commands import Patience
 from portmatrix.environments import Announce, Environment
@@ -122,7 +124,9 @@ def ensure(
                 made.rename(folder)
     noted = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
     env = {LIBRARY: str(folder / noted["library"])}
-    return Environment(name, worker_of(program), env, interpreter_free=True)
+    # Not every library can tell its version: those of its wheels are pinned.
+    pinned = [(item.name, pin.version) for item in map(Requirement, spec.requirements) for pin in item.specifier]
+    return Environment(name, worker_of(program), env, versions=dict(pinned), interpreter_free=True)
 
 
 def worker_of(program: Path | str) -> tuple[str, ...]:

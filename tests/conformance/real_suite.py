@@ -114,6 +114,7 @@ def lease(plugin: Exporter | Runtime, folder: Path, wanted: Wanted | None = None
         if failure.unavailable:
             pytest.skip(f"{plugin.name}: {failure}")
         pytest.fail(f"{plugin.name}: {failure}\n{failure.log_tail}")
+    folder.parent.chmod(0o755)  # a container's user, who is nobody here, passes through
     shared = {SUITE.root: False, folder.parent: True, default_root(): True}
     launch = environments.launch(built, plugin.name, spec, shared, wanted.way.prefix, wanted.way.env)
     launch = launch._replace(env={**launch.env, PROBED: str(plugin.file)})

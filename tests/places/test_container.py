@@ -535,7 +535,7 @@ def test_a_process_with_the_number_of_a_killed_engine_is_not_that_engine(images:
 def image(request: pytest.FixtureRequest, images: Store) -> Iterator[Image]:
     """An image of this machine's architecture that one of the tools has; skips the tests where it does not answer."""
     tool = containers.Tool(request.param, shutil.which(request.param) or "")
-    if not tool.executable or containers._answer(tool, "info") is None:
+    if not tool.executable or containers.answer(tool, "info") is None:
         pytest.skip(f"{tool.name} does not answer here")
     what = container._in_root(wanted(NATIVE))
     missing = root.lacking(what.way, what.platform)
