@@ -6,6 +6,8 @@ ENVIRONMENTS = {
     "": {
         "requirements": ["onnxruntime==1.32.0"],
         "debian": ["libonnxruntime1.21"],
+        # From 1.29 on the library reports to its maker from every system, unless told not to before it starts.
+        "env": {"ORT_DISABLE_TELEMETRY": "1"},
         "library": {
             "linux": "onnxruntime/capi/libonnxruntime.so*",
             "macos": "onnxruntime/capi/libonnxruntime.*.dylib",

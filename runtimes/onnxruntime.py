@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ENVIRONMENTS = {
-    "": {"python": ">=3.11,<3.14", "requirements": ["onnxruntime==1.32.0", "numpy==2.4.6"]},
+    "": {
+        "python": ">=3.11,<3.14",
+        "requirements": ["onnxruntime==1.32.0", "numpy==2.4.6"],
+        # From 1.29 on the library reports to its maker from every system, unless told not to before it starts.
+        "env": {"ORT_DISABLE_TELEMETRY": "1"},
+    },
     # The last numpy that does not call complex functions of the C runtime which Wine lacks.
     "1.21": {
         "python": ">=3.10,<3.13",

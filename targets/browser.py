@@ -10,7 +10,7 @@ from typing import Any
 
 PLATFORM = {"os": "browser", "arch": "wasm32", "bits": 32}
 RUNNER = "ubuntu-24.04"
-COST = "a browser of 400 MB, 370 MB of packages, and 1 GB of memory while it runs"
+COST = "a browser of 400 MB, 370 MB of packages, and up to 2 GB of memory for each worker"
 
 INSTALL = {
     "linux": "apt-get install --no-install-recommends chromium",

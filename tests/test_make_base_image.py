@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,22 @@ SCRIPT = ROOT / "scripts" / "make_base_image.sh"
 #: A mirror of Debian, which nobody asks.
 MIRROR = "cdrom:mirror"
 #: What a Debian machine has and the script uses.
-COMMANDS = ("sh", "cat", "timeout", "mktemp", "chmod", "rm", "head", "dirname", "basename", "grep", "tr", "touch")
+COMMANDS = (
+    "sh",
+    "cat",
+    "cp",
+    "timeout",
+    "mktemp",
+    "chmod",
+    "rm",
+    "head",
+    "dirname",
+    "basename",
+    "grep",
+    "tar",
+    "touch",
+    "tr",
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell script")
 
@@ -97,6 +113,71 @@ def test_the_mirror_is_that_of_apt_or_the_one_given(machine: Machine) -> None:
     assert any(line.startswith("mmdebstrap") and line.endswith(" cdrom:near") for line in machine.log)
     machine.run("-m", "cdrom:other", "bullseye")
     assert machine.log[-2].endswith(" cdrom:other")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "platform"),
+    [("s390x", "linux/s390x"), ("armhf", "linux/arm/v7"), ("ppc64el", "linux/ppc64le"), ("amd64", "linux/amd64")],
+)
+def test_a_system_of_an_architecture_is_built_and_not_imported(
+    machine: Machine, architecture: str, platform: str
+) -> None:
+    # Docker would take what it imports for one of this machine's own.
+    machine.has("docker", '[ "$1" != build ] || cat "$6/Dockerfile" >&2')
+    machine.has("mmdebstrap", 'touch "$5"')
+    done = machine.run("-m", MIRROR, "-a", architecture, "trixie")
+    assert done.returncode == 0, done.stderr
+    assert f"mmdebstrap --architectures={architecture} --variant=minbase " in machine.log[-2]
+    name = f"portmatrix/base:trixie-{architecture}"
+    assert machine.log[-1].startswith(f"docker build --platform {platform} --tag {name} ")
+    assert done.stderr == "FROM scratch\nADD base.tar /\n"
+    assert f"docker build --platform {platform} --build-arg BASE_IMAGE={name}" in done.stdout
+
+
+def test_buildah_is_told_the_architecture(machine: Machine) -> None:
+    machine.has("buildah", '[ "$1" != from ] || echo made-container')
+    machine.has("mmdebstrap", 'touch "$5"')
+    assert machine.run("-t", "buildah", "-m", MIRROR, "-a", "armhf", "trixie").returncode == 0
+    assert machine.log[-2] == "buildah config --os linux --arch arm made-container"
+
+
+def test_packages_are_unpacked_and_nothing_is_configured(machine: Machine) -> None:
+    machine.has("docker")
+    machine.has("mmdebstrap", 'touch "$6"')
+    done = machine.run("-m", MIRROR, "-a", "s390x", "-i", "python3,python3-numpy", "trixie")
+    assert done.returncode == 0, done.stderr
+    (built,) = (line for line in machine.log if line.startswith("mmdebstrap"))
+    assert built.startswith("mmdebstrap --architectures=s390x --variant=extract ")
+    (included,) = (line for line in machine.log if "--include=" in line)
+    assert "--include=base-files,coreutils,dash,python3,python3-numpy trixie " in included
+    assert "export PORTMATRIX_BASE_IMAGE_RUN=portmatrix/base:trixie-s390x" in done.stdout
+
+
+def of_release(machine: Machine, codename: str) -> str:
+    """Return what mmdebstrap does where the mirror has a release of that name as its stable one, and no other whole."""
+    system = machine.commands.parent / "system.tar"
+    release = machine.commands.parent / "os-release"
+    release.write_text(f"NAME=Debian\nVERSION_CODENAME={codename}\n", encoding="utf-8")
+    with tarfile.open(system, "w") as tar:
+        tar.add(release, "./usr/lib/os-release")
+    return f'[ "$3" = stable ] || exit 25; cp {system} "$4"'
+
+
+def test_a_mirror_in_the_middle_of_its_update_is_asked_by_the_other_name(machine: Machine) -> None:
+    machine.has("docker")
+    machine.has("mmdebstrap", of_release(machine, "trixie"))
+    done = machine.run("-m", MIRROR, "trixie")
+    assert done.returncode == 0, done.stderr
+    assert machine.log[-1].endswith(" portmatrix/base:trixie")
+
+
+def test_another_release_is_not_taken_for_the_one_asked_for(machine: Machine) -> None:
+    machine.has("docker")
+    machine.has("mmdebstrap", of_release(machine, "trixie"))
+    done = machine.run("-m", MIRROR, "bullseye")
+    assert done.returncode == 1
+    assert "no usable bullseye: its stable release is another one" in done.stderr
+    assert not any(line.startswith("docker import") for line in machine.log)
 
 
 def test_a_release_without_a_docker_file_of_its_own_names_no_variable(machine: Machine) -> None:

@@ -34,6 +34,7 @@ LOG_BYTES = 64 << 20
 _POLL_SECONDS = 0.05
 _CHILDREN_SECONDS = 0.5
 _START_SECONDS = 120
+_GONE_SECONDS = 5
 #: The only variables of the engine's own environment that a worker sees.
 _KEPT = (
     "LANG",
@@ -319,6 +320,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and everything it started, at once."""
+        descendants = self._descendants()
         if os.name == "posix":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -326,9 +328,23 @@ class Worker:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
+        for process in descendants:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        # Until they are gone they write into the folder that is about to be removed.
+        deadline = time.monotonic() + _GONE_SECONDS
+        while any(map(_lives, descendants)) and time.monotonic() < deadline:
+            time.sleep(0.005)
         if self.launch.site is not None:
             self.launch.site.end(self._inside)
         self._close_pipes()
+
+    def _descendants(self) -> list[psutil.Process]:
+        """Return what the worker has started, as far as it is known: also what has left its process group."""
+        found = set(self._children)
+        with contextlib.suppress(psutil.Error):
+            found.update(self._watched.children(recursive=True))
+        return [process for process in found if process.is_running()]
 
     def close(self) -> None:
         """End the worker in good order: close its input, wait a moment, then kill what is left."""
@@ -344,6 +360,14 @@ class Worker:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Return whether a process is there, and not merely waiting for its parent to take notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -176,8 +176,10 @@ def test_computes_with_the_threads_of_its_kind(
     made = web.right(workbench.product(tmp_path, 512, times=30), {"x0": np.ones((3, 512, 512), np.float32)})
     assert made.degraded == ""
     spent = sorted(thread.user_time + thread.system_time for thread in at_work(web).threads())
-    # Threads that compile WebAssembly have their share, but not a quarter of what computing takes.
-    assert sum(time > spent[-1] / 4 for time in spent) == expected
+    # Threads that compile WebAssembly have their share, but not a quarter of what computing takes. How many of several
+    # come to their quarter is up to the other work on the machine; more than one does.
+    worked = sum(time > spent[-1] / 4 for time in spent)
+    assert 1 < worked <= expected if expected > 1 else worked == 1
 
 
 @pytest.mark.parametrize("target", ["browser", "node"])
