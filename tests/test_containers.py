@@ -230,7 +230,7 @@ def test_a_container_sees_what_it_is_given(dockerfile: Path, tmp_path: Path) -> 
         assert argument in line
     for argument in ("--read-only", "--tmpfs /tmp:", "--cap-drop ALL", "--security-opt no-new-privileges"):
         assert argument in line
-    for argument in ("--pids-limit ", "--ulimit core=0", f"--label portmatrix.engine={containers.owner()}"):
+    for argument in ("--pids-limit ", "--ulimit core=0", f"--label {containers.OWNER}={containers.owner()}"):
         assert argument in line
     assert line.endswith(f"{image.tag} python3 x.py")
     buildah = command_inside(image._replace(tool=containers.Tool("buildah", "/b")), inside, ["python3", "x.py"])

@@ -20,6 +20,7 @@ from portmatrix.globs import Globs
 from portmatrix.store import Store
 from portmatrix.suite import Suite
 from portmatrix.types import CellId, Outcome, Record, Stage
+from portmatrix.workers import Lease
 
 TINY = Path(__file__).with_name("tiny")
 #: How long a test waits for something that must happen, in seconds; it is no measure of how long that takes.
@@ -34,6 +35,14 @@ def eventually(look: Callable[[], _Found], what: str) -> _Found:
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.02)
     return found
+
+
+def tree_of(lease: Lease, name: str = "") -> list[psutil.Process]:
+    """Return the processes of a lease's worker, what they have started included, whose name begins with ``name``."""
+    worker = lease._worker
+    assert worker is not None, "there is no worker"
+    first = psutil.Process(worker._process.pid)
+    return [process for process in (first, *first.children(recursive=True)) if process.name().startswith(name)]
 
 
 # --- Suites ---------------------------------------------------------------------------------------------------------

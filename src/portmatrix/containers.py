@@ -43,11 +43,11 @@ _PROBE_SECONDS = 20
 #: The status where the tool failed, and not what runs in the container: that of Docker's and Podman's own commands.
 TOOL_FAILED = 125
 #: Whose containers these are: the machine, the engine's process id, and when that process began.
-OWNER = "portmatrix.engine"
+OWNER = "portmatrix.owner"
 #: What all names of containers begin with; the engine's process id follows.
 _NAMED = re.compile(r"^portmatrix-(\d+)-[0-9a-f]+-([0-9.]+)$")
-#: Clocks are set now and then, and the beginning of a process is told by them, in seconds.
-_CLOCK_SECONDS = 5
+#: How far two answers about the beginning of the same process may lie apart, in seconds.
+_CLOCK_SECONDS = 1
 #: The user and group where the engine itself is root, as in the Dockerfiles: one that owns nothing.
 UNPRIVILEGED = 65532
 #: Where a container can write to besides its folders, and how much, in MiB, of its own memory.
@@ -229,7 +229,22 @@ def owner() -> str:
 
 @functools.cache
 def _beginning() -> str:
-    return f"{psutil.Process().create_time():.2f}"
+    return f"{_began(os.getpid()):.2f}"
+
+
+def _began(pid: int) -> float:
+    """Return when the process began, in seconds; raises ``psutil.NoSuchProcess``.
+
+    On Linux since the machine began, since there the time of day at which a process began changes whenever the clock is
+    set (proc(5), field 22 of ``/proc/PID/stat``).
+    """
+    if not sys.platform.startswith("linux"):
+        return psutil.Process(pid).create_time()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def user(*, rootless: bool = False) -> str:
@@ -469,14 +484,17 @@ def clean_up() -> list[str]:
 def _left_in(tool: Tool) -> list[str] | None:
     """Return the containers of Docker or Podman whose engine is gone; None where the tool does not answer."""
     ours = answer(tool, "ps", "--all", "--quiet", "--filter", f"label={OWNER}")
-    if not ours:
-        return None if ours is None else []
-    described = answer(
-        tool, "inspect", "--format", f'{{{{.Name}}}} {{{{index .Config.Labels "{OWNER}"}}}}', *ours.split()
-    )
+    if ours is None:
+        return None
     left = []
-    for line in (described or "").splitlines():
-        name, machine, pid, beginning = line.split()
+    for container in ours.split():
+        # One by one: an answer about several fails when one of them has gone meanwhile.
+        described = answer(
+            tool, "inspect", "--format", f'{{{{.Name}}}} {{{{index .Config.Labels "{OWNER}"}}}}', container
+        )
+        if described is None:
+            continue
+        name, machine, pid, beginning = described.split()
         if machine == platform.node() and not _runs(int(pid), float(beginning)):
             left.append(name.lstrip("/"))
     return left
@@ -493,5 +511,5 @@ def _left_in_buildah(tool: Tool) -> list[str] | None:
 def _runs(pid: int, beginning: float) -> bool:
     """Return whether the process of that id that began then is still there; another may have got its number since."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return abs(psutil.Process(pid).create_time() - beginning) < _CLOCK_SECONDS
+        return abs(_began(pid) - beginning) < _CLOCK_SECONDS
     return False

@@ -26,7 +26,7 @@ from tiny_suite import eventually, gone
 
 from portmatrix import containers, environments, programs
 from portmatrix.commands import Patience
-from portmatrix.containers import Image
+from portmatrix.containers import Image, Tool
 from portmatrix.environments import Environment
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.places import Wanted, container, root
@@ -37,6 +37,9 @@ from portmatrix.types import PlatformSpec, Reach, Stage
 from portmatrix.workers import Lease, Limits, in_python, network_closure
 
 docker = pytest.importorskip("docker")
+
+#: One after the other: they remove containers and images that belong to all of them.
+pytestmark = pytest.mark.xdist_group("containers")
 
 #: What Debian's Python has: the worker itself needs no more.
 NUMPY = EnvironmentSpec(debian=("python3-numpy",))
@@ -489,43 +492,45 @@ def test_a_container_ends_when_its_engine_is_killed(images: Store, tmp_path: Pat
 
 def test_the_next_engine_removes_what_a_killed_one_left(images: Store, suite: Suite, tmp_path: Path) -> None:
     living = lease_on(made(images, wanted(NATIVE)), suite, tmp_path / "living", NATIVE)
-    answered(suite.ask(living, suite.put("plain")))
-    with another_engine(images, tmp_path / "other") as engine:
-        left = ours(engine.pid)
-        assert containers.clean_up() == [], "as long as it runs"
-        for process in psutil.Process(engine.pid).children(recursive=True):
-            process.suspend()  # what would remove the container itself
-            stopped = process
-    engine.wait()
-    stopped.kill()
-    assert [f"/{name}" for name in containers.clean_up()] == left
-    assert ours(engine.pid) == []
-    assert len(ours()) == 1, "this one runs"
-    answered(suite.ask(living, suite.put("plain")))
-    living.close()
+    with contextlib.closing(living):
+        answered(suite.ask(living, suite.put("plain")))
+        with another_engine(images, tmp_path / "other") as engine:
+            (left,) = ours(engine.pid)
+            assert left.lstrip("/") not in containers.clean_up(), "as long as it runs"
+            (connecting,) = psutil.Process(engine.pid).children(recursive=True)
+            connecting.suspend()  # it would remove the container itself
+        engine.wait()
+        connecting.kill()
+        assert ours(engine.pid) == [left]
+        containers.clean_up()  # or that of an engine which another test starts
+        assert ours(engine.pid) == []
+        assert len(ours()) == 1, "this one runs"
+        answered(suite.ask(living, suite.put("plain")))
 
 
 def test_a_process_with_the_number_of_a_killed_engine_is_not_that_engine(images: Store) -> None:
     built = made(images, wanted(NATIVE))
     assert built.site is not None
     image = built.site.via.split()[-1]
-    mine = containers.owner().split()
+    machine, pid, beginning = containers.owner().split()
     labels = {
-        "other-machine": f"another.{mine[0]} {mine[1]} 1.00",
-        "earlier": f"{mine[0]} {mine[1]} {float(mine[2]) - 3600:.2f}",
-        "this": " ".join(mine),
+        "other-machine": f"another.{machine} {pid} 1.00",
+        "earlier": f"{machine} {pid} {float(beginning) - 3600:.2f}",
+        "this": containers.owner(),
     }
+    before = set(ours())
     with client() as made_client:
         for name, owner in labels.items():
             made_client.api.create_container(
-                image, "sh", name=f"portmatrix-test-{name}", labels={containers.OWNER: owner}
+                image, "sh", name=f"portmatrix-{pid}-{name}", labels={containers.OWNER: owner}
             )
         try:
-            assert containers.clean_up() == ["portmatrix-test-earlier"]
+            containers.clean_up()
+            assert set(ours()) - before == {f"/portmatrix-{pid}-other-machine", f"/portmatrix-{pid}-this"}
         finally:
             for name in labels:
                 with contextlib.suppress(docker.errors.NotFound):
-                    made_client.api.remove_container(f"portmatrix-test-{name}", force=True)
+                    made_client.api.remove_container(f"portmatrix-{pid}-{name}", force=True)
 
 
 # --- The same by the tools' own commands, as for exporters ----------------------------------------------------------
@@ -626,6 +631,14 @@ time.sleep(600)
 """
 
 
+def names_in(tool: Tool) -> str:
+    """Return the names of all containers that the tool has, running or not."""
+    question = ("containers", "--format", "{{.ContainerName}}") if tool.name == "buildah" else ("ps", "--all")
+    found = containers.answer(tool, *question)
+    assert found is not None
+    return found
+
+
 def test_the_next_engine_removes_containers_of_any_tool(image: Image, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}
     command = [sys.executable, "-c", STARTS, *image.tool, image.digest, str(tmp_path)]
@@ -634,14 +647,13 @@ def test_the_next_engine_removes_containers_of_any_tool(image: Image, tmp_path: 
         try:
             name = engine.stdout.readline().strip()
             assert name.startswith(f"portmatrix-{engine.pid}-")
-            assert containers.clean_up() == [], "as long as it runs"
+            containers.clean_up()
+            assert name in names_in(image.tool), "as long as it runs"
             started = psutil.Process(engine.pid).children(recursive=True)
         finally:
             engine.kill()
-    removed = containers.clean_up()
-    assert len(removed) == 1
-    assert removed[0].startswith(name)
-    assert containers.clean_up() == []
+    containers.clean_up()  # or that of an engine which another test starts
+    assert name not in names_in(image.tool)
     eventually(lambda: gone(started), "the end of what ran the container")
 
 

@@ -18,7 +18,7 @@ import onnx
 import psutil
 import pytest
 from onnx import helper
-from tiny_suite import TINY, eventually, gone
+from tiny_suite import TINY, eventually, gone, tree_of
 
 from portmatrix import environments, programs
 from portmatrix.commands import Patience
@@ -354,7 +354,7 @@ def test_an_interpreter_that_is_killed_is_no_finding(lease: Lease, suite: Suite)
     answered(suite.ask(lease, suite.put("plain")))
 
     def kill() -> None:
-        (python,) = below("python.exe")
+        (python,) = tree_of(lease, "python.exe")
         python.kill()
 
     found = failed(suite.ask(lease, suite.put("hangs"), sent=kill))
@@ -364,10 +364,10 @@ def test_an_interpreter_that_is_killed_is_no_finding(lease: Lease, suite: Suite)
 
 def test_a_wine_whose_server_is_gone_is_no_finding(lease: Lease, suite: Suite) -> None:
     answered(suite.ask(lease, suite.put("plain")))
-    started = below()
+    started = tree_of(lease)
 
     def kill() -> None:
-        (server,) = below("wineserver")
+        (server,) = tree_of(lease, "wineserver")
         server.kill()
 
     found = failed(suite.ask(lease, suite.put("hangs"), sent=kill))
@@ -395,7 +395,7 @@ def test_a_wine_that_does_not_start_is_no_finding(
 
 def test_a_worker_that_hangs_is_ended(lease: Lease, suite: Suite) -> None:
     answered(suite.ask(lease, suite.put("plain")))
-    started = below()
+    started = tree_of(lease)
     found = failed(suite.ask(lease, suite.put("hangs"), Limits(3, 2048)))
     assert (found.fault, found.reason) == ("model", "did not end within 3 s")
     eventually(lambda: gone(started), "the end of the worker")
@@ -403,7 +403,7 @@ def test_a_worker_that_hangs_is_ended(lease: Lease, suite: Suite) -> None:
 
 def test_the_memory_of_what_runs_under_wine_is_seen(lease: Lease, suite: Suite) -> None:
     answered(suite.ask(lease, suite.put("plain"), Limits(120, 600)))
-    started = below()
+    started = tree_of(lease)
     found = failed(suite.ask(lease, suite.put("eats_memory"), Limits(120, 900)))
     assert found.fault == "model"
     assert found.reason.endswith("MiB of memory; the limit is 900 MiB")
@@ -453,10 +453,9 @@ def test_what_one_worker_changes_of_windows_the_next_does_not_see(
 
 def test_nothing_is_left_of_a_worker(built: Environment, suite: Suite, tmp_path: Path) -> None:
     mounts = Path("/proc/self/mounts").read_text()
-    before = below()
     lease = lease_on(built, suite, tmp_path / "worker")
     answered(suite.ask(lease, suite.put("plain")))
-    started = [process for process in below() if process not in before]
+    started = tree_of(lease)
     assert {"python.exe", "services.exe"} <= {process.name() for process in started}
     lease.close()
     eventually(lambda: gone(started), "the end of the worker")

@@ -18,7 +18,7 @@ import onnx
 import psutil
 import pytest
 from onnx import helper
-from tiny_suite import TINY, eventually, gone
+from tiny_suite import TINY, eventually, gone, tree_of
 
 from portmatrix import environments, programs
 from portmatrix.commands import Patience
@@ -320,7 +320,7 @@ def test_an_emulator_that_is_killed_is_no_finding(lease: Lease, suite: Suite) ->
     answered(suite.ask(lease, suite.put("plain")))
 
     def kill() -> None:
-        (emulator,) = (process for process in below() if process.cmdline()[0] == "/emulator")
+        (emulator,) = (process for process in tree_of(lease) if process.cmdline()[0] == "/emulator")
         emulator.kill()
 
     found = failed(suite.ask(lease, suite.put("hangs"), sent=kill))
@@ -330,7 +330,7 @@ def test_an_emulator_that_is_killed_is_no_finding(lease: Lease, suite: Suite) ->
 
 def test_a_worker_that_hangs_is_ended(lease: Lease, suite: Suite) -> None:
     answered(suite.ask(lease, suite.put("plain")))
-    started = below()
+    started = tree_of(lease)
     found = failed(suite.ask(lease, suite.put("hangs"), Limits(3, 1024)))
     assert (found.fault, found.reason) == ("model", "did not end within 3 s")
     eventually(lambda: gone(started), "the end of the worker")
@@ -338,7 +338,7 @@ def test_a_worker_that_hangs_is_ended(lease: Lease, suite: Suite) -> None:
 
 def test_the_memory_of_the_emulated_worker_is_seen(lease: Lease, suite: Suite) -> None:
     answered(suite.ask(lease, suite.put("plain"), Limits(120, 300)))
-    started = below()
+    started = tree_of(lease)
     found = failed(suite.ask(lease, suite.put("eats_memory"), Limits(120, 700)))
     assert found.fault == "model"
     assert found.reason.endswith("MiB of memory; the limit is 700 MiB")
@@ -394,10 +394,9 @@ def test_what_lies_where_the_root_has_its_own_is_seen_elsewhere(
 
 def test_nothing_is_left_of_a_worker(built: Environment, suite: Suite, tmp_path: Path) -> None:
     mounts = Path("/proc/self/mounts").read_text()
-    before = below()
     lease = lease_on(built, suite, tmp_path / "worker")
     answered(suite.ask(lease, suite.put("plain")))
-    started = [process for process in below() if process not in before]
+    started = tree_of(lease)
     assert len(started) > 1
     lease.close()
     eventually(lambda: gone(started), "the end of the worker")

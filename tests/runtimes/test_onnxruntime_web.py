@@ -173,12 +173,15 @@ def test_computes_with_the_threads_of_its_kind(
     benches: Callable[[str, str], Bench], tmp_path: Path, target: str, name: str, expected: int
 ) -> None:
     web = benches(name, target)
-    made = web.right(workbench.product(tmp_path, 512, times=30), {"x0": np.ones((3, 512, 512), np.float32)})
-    assert made.degraded == ""
-    spent = sorted(thread.user_time + thread.system_time for thread in at_work(web).threads())
-    # Threads that compile WebAssembly have their share, but not a quarter of what computing takes. How many of several
-    # come to their quarter is up to the other work on the machine; more than one does.
-    worked = sum(time > spent[-1] / 4 for time in spent)
+    model, ones = workbench.product(tmp_path, 512, times=30), {"x0": np.ones((3, 512, 512), np.float32)}
+    # On a busy machine one thread may have done all of it before another has come to its share; not again and again.
+    for _ in range(5):
+        assert web.right(model, ones).degraded == ""
+        spent = sorted(thread.user_time + thread.system_time for thread in at_work(web).threads())
+        # Threads that compile WebAssembly have their share, but not a quarter of what computing takes.
+        worked = sum(time > spent[-1] / 4 for time in spent)
+        if worked > 1 or expected == 1:
+            break
     assert 1 < worked <= expected if expected > 1 else worked == 1
 
 
