@@ -23,6 +23,9 @@ RUN apt-get -o Acquire::Check-Valid-Until=false update && \
 # Fails the build, and not the first training, if the library does not load.
 RUN GLOG_minloglevel=2 python3 -c "import caffe; print(caffe.__version__)"
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

@@ -34,6 +34,9 @@ RUN if [ -z "${PIP_INDEX_URL}" ]; then unset PIP_INDEX_URL; fi && \
 # Fails the build, and not the first training, if a library is missing; and compiles CNTK's modules once.
 RUN python3 -W ignore -c "import cntk; print(cntk.__version__)"
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

@@ -42,6 +42,9 @@ RUN holds=' '; list=/usr/local/share/portmatrix/holds; \
         python3 -m pip install --no-cache-dir --break-system-packages ${wheels} || exit; \
     fi
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

@@ -19,6 +19,9 @@ RUN if [ -z "${PIP_INDEX_URL}" ]; then unset PIP_INDEX_URL; fi; \
 # Fails the build, and not the first training, if the library does not load: its wheel wants AVX.
 RUN TF_CPP_MIN_LOG_LEVEL=2 python3 -W ignore -c "import tensorflow; print(tensorflow.__version__)"
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

@@ -34,6 +34,9 @@ RUN HOME=/tmp/build THEANO_FLAGS=device=cpu,floatX=float32,blas.ldflags= \
     python3 -c "import theano; assert theano.config.cxx; print(theano.__version__)" && \
     rm -rf /tmp/build
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

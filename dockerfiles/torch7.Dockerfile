@@ -21,6 +21,9 @@ RUN apt-get -o Acquire::Check-Valid-Until=false update && \
 # Fails the build, and not the first training, if the libraries do not load.
 RUN luajit -e "require 'torch'; require 'nn'; print(torch.Tensor(1):fill(1))"
 
+# An engine that is root keeps its store below root's home, which workers see under the same path and pass through.
+RUN if [ -d /root ]; then chmod o+x /root; fi
+
 # One that owns nothing. portmatrix names its own user when it runs a container, unless that is root.
 USER 65532:65532
 LABEL portmatrix.python="python3"

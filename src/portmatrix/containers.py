@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -329,7 +329,7 @@ def command_inside(image: Image, inside: Inside, command: Sequence[str]) -> list
     return [
         *line,
         *more(image.tool, inside.threads),
-        *_seen(inside, ("--tmpfs", "{}:size=1m,mode=755")),
+        *_seen(inside),
         image.tag,
         *shell,
         *command,
@@ -353,21 +353,9 @@ def _podman_options(_tool: Tool, threads: int) -> list[str]:
     return [*line, "--userns", "keep-id"]
 
 
-def barred(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders above these that root alone may pass through, such as root's home.
-
-    An image is likely to have the same ones: a worker that is not root would stand before them.
-    """
-    above = {parent for folder in folders for parent in folder.parents if parent.is_dir()}
-    return sorted(parent for parent in above if _is_root() and not parent.stat().st_mode & stat.S_IXOTH)
-
-
-def _seen(inside: Inside, passage: Sequence[str]) -> list[str]:
-    """Return the options that tell which folders and variables there are inside.
-
-    ``passage`` is the option, with ``{}`` for the folder, by which the tool puts an empty one in the place of another.
-    """
-    line = [part.format(folder) for folder in barred(inside.shared)[:1] for part in passage]
+def _seen(inside: Inside) -> list[str]:
+    """Return the options that tell which folders and variables there are inside."""
+    line = []
     for folder, writable in sorted(inside.shared.items()):
         line += ["--volume", f"{folder}:{folder}:{'rw' if writable else 'ro'}"]
     for name, value in inside.env.items():
@@ -384,7 +372,7 @@ def _buildah_command(image: Image, inside: Inside, command: Sequence[str]) -> li
     """
     name = _buildah_name(inside.name)
     run = [image.tool.executable, "run", "--isolation", "chroot", "--workingdir", str(inside.folder)]
-    run += ["--cap-drop", "ALL", *_seen(inside, ("--mount", "type=tmpfs,destination={},tmpfs-mode=755"))]
+    run += ["--cap-drop", "ALL", *_seen(inside)]
     if _is_root():
         setpriv = shutil.which("setpriv")
         run = [*([setpriv, "--no-new-privs"] if setpriv else []), *run, "--user", user()]

@@ -401,10 +401,7 @@ def configuration(daemon: Daemon, image: Image, inside: Inside, command: Sequenc
     rights = {
         "NetworkMode": "host" if inside.network else "none",
         "ReadonlyRootfs": True,
-        "Tmpfs": {
-            containers.TMP: f"size={containers.TMP_MB}m,mode=1777",
-            **{str(folder): "size=1m,mode=755" for folder in containers.barred(inside.shared)[:1]},
-        },
+        "Tmpfs": {containers.TMP: f"size={containers.TMP_MB}m,mode=1777"},
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
     }
