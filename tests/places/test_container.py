@@ -583,7 +583,9 @@ def test_every_tool_shuts_its_workers_in(
     found = json.loads(answer["degraded"])
     assert own.read_text() == "was here"
     assert not Path("/tmp/its").exists()
-    assert {found[name] for name in outside} <= {"OSError", "PermissionError"}
+    # Buildah makes the folders above a shared one in the container's own root, where they go with it.
+    refused = [name for name in outside if image.tool.name != "buildah" or name != str(tmp_path / "beside")]
+    assert {found[name] for name in refused} <= {"OSError", "PermissionError"}
     # Buildah cannot make the root read-only.
     assert {found[name] for name in systems} == {"PermissionError" if image.tool.name == "buildah" else "OSError"}
     assert not any(Path(name).exists() for name in outside)
