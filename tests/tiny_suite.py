@@ -42,7 +42,14 @@ def tree_of(lease: Lease, name: str = "") -> list[psutil.Process]:
     worker = lease._worker
     assert worker is not None, "there is no worker"
     first = psutil.Process(worker._process.pid)
-    return [process for process in (first, *first.children(recursive=True)) if process.name().startswith(name)]
+    return [process for process in (first, *first.children(recursive=True)) if name_of(process).startswith(name)]
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return the name of a process, which may be about to end; nothing where it has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 # --- Suites ---------------------------------------------------------------------------------------------------------

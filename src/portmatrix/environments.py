@@ -35,12 +35,11 @@ from portmatrix.containers import Image, build_image, has_image, image_for, site
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.sites import Site
-from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
 from portmatrix.workers import Launch, in_python, network_closure
 
 #: Changes when the way of building changes, so that environments built the old way are not taken for the new.
 BUILDER = 2
-_DESCRIPTION = "environment.json"
 #: Where an environment has the system's libraries under the names that its packages look for.
 _LINKS = "linked"
 #: The variable by which workers are told where their packages for Node.js are.
@@ -213,7 +212,7 @@ def existing(store: Store, spec: EnvironmentSpec) -> Environment | None:
     if isinstance(source, Image):
         return _in_image(key, source) if has_image(source) else None
     folder = store.root / "envs" / key
-    if not (folder / _DESCRIPTION).is_file() or not python_in(folder).exists():
+    if not (folder / DESCRIPTION).is_file() or not python_in(folder).exists():
         return None
     return Environment(key, in_python(str(python_in(folder))), _links(folder, spec))
 
@@ -309,7 +308,7 @@ def _build(
     _health(python_in(folder), spec, patience)
     description = {"requirements": list(spec.requirements), "interpreter": interpreter._asdict()}
     description["installed"] = [f"{item.name}=={item.version}" for item in downloads]
-    write_whole(folder / _DESCRIPTION, json.dumps(description, indent=1))
+    write_whole(folder / DESCRIPTION, json.dumps(description, indent=1))
 
 
 def _point_scripts(building: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from portmatrix.commands import Patience
 from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
 from portmatrix.globs import Globs
-from portmatrix.places import Wanted
+from portmatrix.places import Announce, Wanted, wanted_of
 from portmatrix.places.choice import STATIC, place_of
 from portmatrix.plan import Plan
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
@@ -372,10 +372,15 @@ class MatrixRun:
 
     def _wanted(self, plugin: Exporter | Runtime, target: Target | None) -> Wanted:
         """Return what a worker of the plug-in on the target needs; without a target it is this machine."""
-        program = plugin.program if isinstance(plugin, Runtime) else None
         if target is None or not isinstance(target.way, Way):
-            return Wanted(plugin.name, plugin.environment, self._suite.host, Way(reach=Reach.NATIVE), program)
-        return Wanted(plugin.name, plugin.environment, target.platform, target.way, program)
+            return wanted_of(plugin, self._suite.host, Way(reach=Reach.NATIVE))
+        return wanted_of(plugin, target.platform, target.way)
+
+    def _patience(self) -> Patience:
+        return Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
+
+    def _announcer(self, name: str) -> Announce:
+        return lambda text: self._listener.says(f"{name}: {text}")
 
     def _way(self, target: str) -> Way:
         way = self._suite.plugins.targets[target].way
@@ -388,14 +393,13 @@ class MatrixRun:
 
         Either nothing leads to the target, or what the runtime needs is not made for it, as ``refused`` says.
         """
-        patience = Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
+        patience, announce = self._patience(), self._announcer(wanted.name)
         while (job := take()) is not None:
             if not isinstance(job, _LookUp | _Run):
                 self._cannot(job, Outcome.NOT_RUN, "the target is not reached", "")
                 continue
             self._listener.begins(f"{job.cell} (look-up)")
             folder = self._store.bundle_folder(job.bundle.digest)
-            announce = lambda text: self._listener.says(f"{wanted.name}: {text}")  # noqa: E731 - it is a line
             try:
                 found = static.look_up(self._store, wanted, job.bundle.manifest, folder, patience, runtime, announce)
             except EnvironmentFailure as failure:
@@ -439,8 +443,7 @@ class MatrixRun:
         if key in self._unbuilt:  # by another slot, or for another plug-in: it would take as long and end the same way
             raise self._unbuilt[key]
         try:
-            patience = Patience(self._suite.spec.limits.prepare_seconds, lambda: self._cancelled)
-            built = place.ensure(self._store, wanted, lambda text: self._listener.says(f"{name}: {text}"), patience)
+            built = place.ensure(self._store, wanted, self._announcer(name), self._patience())
         except EnvironmentFailure as failure:
             self._unbuilt[key] = failure
             raise

@@ -431,9 +431,10 @@ def _program(module: ModuleType, file: Path) -> Path | None:
     return source
 
 
-def _target(file: Path, name: str, host: PlatformSpec, entry: TargetDefinition | None) -> Target:
+def _target(
+    module: ModuleType, file: Path, name: str, host: PlatformSpec, entry: TargetDefinition | None = None
+) -> Target:
     """Return the target that ``file`` describes, or that an entry of ``matrix.yaml`` makes of the kind in ``file``."""
-    module = load_file("target", file)
     asked: dict[str, Any] = host.model_dump()
     declared = dict(module.PLATFORM)
     if entry is not None:
@@ -466,14 +467,14 @@ def _targets(
     """Return the targets that a file is, or that entries make of it; ``kinds`` gets the options of a kind."""
     module = load_file("target", file)
     if not hasattr(module, "OPTIONS"):
-        return {file.stem: _target(file, file.stem, host, None)}
+        return {file.stem: _target(module, file, file.stem, host)}
     if not isinstance(module.OPTIONS, Mapping):
         raise PluginError(f"{file.name}: OPTIONS maps the name of each option to what it takes; got {module.OPTIONS!r}")
     kinds[file.stem] = {name: OptionSpec.model_validate(value) for name, value in module.OPTIONS.items()}
     made = [entry for entry in entries if entry.kind == file.stem]
     # Where the name is a file's already, that file's target keeps it: ``check_names`` says so.
     free = [entry for entry in made if not file.with_name(f"{entry.name}.py").exists()]
-    return {entry.name: _target(file, entry.name, host, entry) for entry in free}
+    return {entry.name: _target(module, file, entry.name, host, entry) for entry in free}
 
 
 def _data(file: Path) -> dict[str, DataSet]:

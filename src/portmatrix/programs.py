@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -15,7 +14,7 @@ from portmatrix.environments import Announce, Environment
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.runner.build import SOURCES, ZIG, compile_runner, describe, inspect_binary, unfit, zig
-from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
 from portmatrix.types import PlatformSpec
 
 #: Changes when the way of building changes.
@@ -25,7 +24,6 @@ LIBRARY = "PORTMATRIX_LIBRARY"
 #: Wheels are for some version of CPython; the shared library in them is the same in all.
 PYTHON = "3.12"
 _COMPILER = EnvironmentSpec(requirements=(ZIG,))
-_DESCRIPTION = "environment.json"
 
 
 def runner_key(source: Path, platform: PlatformSpec) -> str:
@@ -41,23 +39,19 @@ def compiled(store: Store, source: Path, platform: PlatformSpec, announce: Annou
     The compiler is Zig's, from the package index: it has the C library of every platform, so that any machine compiles
     for all of them, and all of them the same.
     """
-    key = runner_key(source, platform)
-    program = store.root / "envs" / key / (source.stem + (".exe" if platform.os == "windows" else ""))
-    with store.lock(f"env-{key}"):
-        if program.is_file():
-            return program
+    name = source.stem + (".exe" if platform.os == "windows" else "")
+
+    def make(building: Path) -> None:
         compiler = environments.ensure(store, _COMPILER, announce, patience.seconds, patience.stopped)
         announce(f"compiling {source.name} for {describe(platform)}")
         # One at a time: two that fill the compiler's cache of C libraries together take longer than one by one.
-        with store.lock("zig-cache"), store.scratch("runner") as scratch:
-            made = scratch / "made" / program.name
-            compile_runner(
-                source, platform, (), made, zig(Path(compiler.python), store.root / "envs" / "zig-cache"), patience
-            )
-            write_whole(made.parent / "inspection.json", inspect_binary(made).model_dump_json(indent=1))
-            shutil.rmtree(program.parent, ignore_errors=True)
-            made.parent.rename(program.parent)
-    return program
+        with store.lock("zig-cache"):
+            cache = store.root / "envs" / "zig-cache"
+            compile_runner(source, platform, (), building / name, zig(Path(compiler.python), cache), patience)
+        inspected = inspect_binary(building / name).model_dump()
+        write_whole(building / DESCRIPTION, json.dumps({"inspection": inspected}, indent=1))
+
+    return store.environment(runner_key(source, platform), make) / name
 
 
 def find_library(folder: Path, glob: str, platform: PlatformSpec) -> Path:
@@ -107,22 +101,19 @@ def ensure(
     """Return the program's environment on this machine, built if need be; raises ``EnvironmentFailure``."""
     name = key(spec, source, platform)
     program = compiled(store, source, platform, announce, patience)
-    folder = store.root / "envs" / name
-    with store.lock(f"env-{name}"):
-        if not (folder / _DESCRIPTION).is_file():
-            announce(f"downloading the library of {' '.join(spec.requirements)}")
-            shutil.rmtree(folder, ignore_errors=True)
-            with store.scratch("program") as scratch:
-                made = scratch / name
-                library = install_library(spec, platform, made, patience)
-                notes = {
-                    "requirements": list(spec.requirements),
-                    "library": library.relative_to(made.resolve()).as_posix(),
-                    "inspection": inspect_binary(library).model_dump(),
-                }
-                write_whole(made / _DESCRIPTION, json.dumps(notes, indent=1))
-                made.rename(folder)
-    noted = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+
+    def make(building: Path) -> None:
+        announce(f"downloading the library of {' '.join(spec.requirements)}")
+        library = install_library(spec, platform, building, patience)
+        notes = {
+            "requirements": list(spec.requirements),
+            "library": library.relative_to(building.resolve()).as_posix(),
+            "inspection": inspect_binary(library).model_dump(),
+        }
+        write_whole(building / DESCRIPTION, json.dumps(notes, indent=1))
+
+    folder = store.environment(name, make)
+    noted = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     env = {LIBRARY: str(folder / noted["library"])}
     # Not every library can tell its version: those of its wheels are pinned.
     pinned = [(item.name, pin.version) for item in map(Requirement, spec.requirements) for pin in item.specifier]

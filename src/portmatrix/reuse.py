@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from portmatrix.environments import environment_key
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.export import Bundle
-from portmatrix.places import Wanted
+from portmatrix.places import wanted_of
 from portmatrix.places.choice import place_of
 from portmatrix.plugins import Runtime, Target, Way
 from portmatrix.recording import now
@@ -58,8 +58,7 @@ def cell_key(
 def _environment(runtime: Runtime, target: Target) -> str:
     try:
         if isinstance(target.way, Way):
-            wanted = Wanted(runtime.name, runtime.environment, target.platform, target.way, runtime.program)
-            return place_of(target.way).key(wanted)
+            return place_of(target.way).key(wanted_of(runtime, target.platform, target.way))
     except EnvironmentFailure:
         pass
     return environment_key(runtime.environment, None)

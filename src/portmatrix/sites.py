@@ -32,12 +32,19 @@ class Ending(NamedTuple):
     """What the end of a worker's process means: the reason in words, and whose fault it is.
 
     ``model`` is a finding about what ran there, ``harness`` a fault of what lies between (an emulator, a connection):
-    of the place itself it says nothing. A ``transient`` one may be gone the next time.
+    of the place itself it says nothing. A ``transient`` one may be gone the next time. One that ``died`` did not end by
+    itself: under an emulator that may have been the emulator's doing.
     """
 
     reason: str
     fault: Literal["model", "harness"]
     transient: bool = False
+    died: bool = False
+
+
+def died_of(what: str) -> Ending:
+    """Return the ending of a worker that died of a signal, or of what its system has instead."""
+    return Ending(f"the worker died of {what}", "model", died=True)
 
 
 def _same(path: Path) -> str:
@@ -96,4 +103,4 @@ def by_status(status: int) -> Ending | None:
     """Return what the status of a shell, or of a container, means that stands for a signal; None for any other."""
     if status <= SIGNALLED:
         return None
-    return Ending(f"the worker died of {signal_name(status - SIGNALLED)}", "model")
+    return died_of(signal_name(status - SIGNALLED))

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from portmatrix.errors import DiskFull, StoreError
 
 #: Changes when what is stored changes its meaning; an older store's entries are then simply not found.
 LAYOUT = 1
+#: The file in an environment's folder that says what is in it, and that it is whole.
+DESCRIPTION = "environment.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -82,6 +84,23 @@ class Store:
             owner = folder.name.split("-", 1)[0]
             if owner.isdigit() and not psutil.pid_exists(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    # Environments
+
+    def environment(self, key: str, make: Callable[[Path], None]) -> Path:
+        """Return the folder of the environment called ``key``, which ``make`` makes if it is not there whole.
+
+        ``make`` is given the folder to make, below a scratch folder of its own, and ends by writing ``DESCRIPTION``
+        into it; the lock is held meanwhile, and the folder is moved to its place in one step.
+        """
+        folder = self.root / "envs" / key
+        with self.lock(f"env-{key}"):
+            if not (folder / DESCRIPTION).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                with self.scratch("env") as scratch:
+                    make(scratch / key)
+                    (scratch / key).rename(folder)
+        return folder
 
     # Bundles
 

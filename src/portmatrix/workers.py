@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from portmatrix.sites import Ending, Inside, Site, signal_name
+from portmatrix.sites import Ending, Inside, Site, died_of, signal_name
 from portmatrix.types import Stage
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -78,6 +78,18 @@ class Launch(NamedTuple):
     interpreter_free: bool = False
     plugin: Path | None = None
 
+    @property
+    def closed_by(self) -> str:
+        """How the worker is cut off the network, where it is, in the word that records use."""
+        return network_closure()[1] if self.site is None else self.site.network
+
+    def there(self, path: Path) -> str:
+        """Return what a path of this machine is called where the worker runs; what it names is there then.
+
+        Raises ``OSError`` where it cannot be brought there.
+        """
+        return str(path) if self.site is None else self.site.there(path)
+
 
 def in_python(python: str) -> tuple[str, ...]:
     """Return the command of a worker in the interpreter ``python``, which sees nothing of its user's packages."""
@@ -126,13 +138,13 @@ def worker_environment(launch: Launch, folder: Path, threads: int) -> dict[str, 
         env["PATH"] = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
     env.setdefault("LANG", "C.UTF-8")
     for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"):
-        env[name] = str(folder) if launch.site is None else launch.site.there(folder)
+        env[name] = launch.there(folder)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         env[name] = str(threads)
     env.update(PIP_NO_INDEX="1", PIP_REQUIRE_VIRTUALENV="1", PIP_CONFIG_FILE=os.devnull, PIP_NO_INPUT="1")
     env.update(launch.env)
     if not launch.network:
-        env["PORTMATRIX_NETWORK"] = network_closure()[1] if launch.site is None else launch.site.network
+        env["PORTMATRIX_NETWORK"] = launch.closed_by
     return env
 
 
@@ -192,9 +204,8 @@ class Worker:
     def hello(self, limits: Limits) -> Failure | None:
         """Ask the worker what it is, into ``environment``; returns why it could not say."""
         request: dict[str, Any] = {"op": "hello", "packages": list(self.launch.packages)}
-        site, plugin = self.launch.site, self.launch.plugin
-        if plugin is not None:
-            request["file"] = str(plugin) if site is None else site.there(plugin)
+        if self.launch.plugin is not None:
+            request["file"] = self.launch.there(self.launch.plugin)
         answer = self.ask(request, limits)
         if isinstance(answer, Failure):
             return answer._replace(stage=Stage.PREPARE, fault="harness")
@@ -285,7 +296,7 @@ class Worker:
         found = site.ending(self._inside, code) if site is not None and code is not None else None
         self.kill()
         found = found or _ending(self._process.returncode)
-        if found.fault == "model" and site is not None and site.emulator and found.reason.startswith(_DIED):
+        if found.died and site is not None and site.emulator:
             why = f"{found.reason} under {site.emulator}: whether it would have elsewhere, only a native run can tell"
             found = Ending(why, "harness")
         return Failure(self._stage, found.reason, found.fault, self.log_tail(start), found.transient)
@@ -399,14 +410,10 @@ def start(launch: Launch, folder: Path, threads: int, limits: Limits) -> Worker 
     return failure
 
 
-#: How the reason begins where a worker died of a signal.
-_DIED = "the worker died of "
-
-
 def _ending(code: int) -> Ending:
     """Return what the exit status of a process of this machine means."""
     if code < 0:
-        return Ending(_DIED + signal_name(-code), "model")
+        return died_of(signal_name(-code))
     return Ending(f"the worker ended itself with status {code}", "model")
 
 
@@ -428,10 +435,7 @@ class Lease:
     @property
     def network(self) -> str:
         """How this worker's network is closed, in the word that records use."""
-        if self._launch.network:
-            return "open"
-        site = self._launch.site
-        return network_closure()[1] if site is None else site.network
+        return "open" if self._launch.network else self._launch.closed_by
 
     @property
     def interpreter_free(self) -> bool:
@@ -443,7 +447,7 @@ class Lease:
 
         Raises ``OSError`` where it cannot be brought there.
         """
-        return str(path) if self._launch.site is None else self._launch.site.there(path)
+        return self._launch.there(path)
 
     def bring(self, folder: Path) -> None:
         """Fetch what the worker wrote into ``folder``, if it wrote elsewhere; raises ``OSError``."""

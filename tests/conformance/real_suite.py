@@ -17,7 +17,7 @@ from portmatrix.commands import Patience
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.export import Bundle
 from portmatrix.matrix import Made, MatrixRun, Options
-from portmatrix.places import Wanted
+from portmatrix.places import Wanted, wanted_of
 from portmatrix.places.choice import place_of
 from portmatrix.plan import Selection
 from portmatrix.plugins import EnvironmentSpec, Exporter, Runtime, Way
@@ -89,15 +89,15 @@ def home_of(runtime: Runtime) -> str:
 
 def home(plugin: Exporter | Runtime) -> Wanted:
     """Return what the plug-in needs where it is at home."""
-    here = Wanted(plugin.name, plugin.environment, SUITE.host, Way(reach=Reach.NATIVE))
+    here = wanted_of(plugin, SUITE.host, Way(reach=Reach.NATIVE))
     if not isinstance(plugin, Runtime):
         return here
     target = SUITE.plugins.targets.get(home_of(plugin))
     if target is None or not isinstance(target.way, Way):
-        return here._replace(program=plugin.program)
+        return here
     if target.is_static:
         pytest.skip(f"{plugin.name}: {target.name}: {target.missing[-1].why}")
-    return here._replace(platform=target.platform, way=target.way, program=plugin.program)
+    return wanted_of(plugin, target.platform, target.way)
 
 
 @contextmanager

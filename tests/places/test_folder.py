@@ -18,7 +18,7 @@ import onnx
 import psutil
 import pytest
 from onnx import helper
-from tiny_suite import TINY, eventually, gone, tree_of
+from tiny_suite import TINY, eventually, gone, name_of, tree_of
 
 from portmatrix import environments, programs
 from portmatrix.commands import Patience
@@ -530,7 +530,7 @@ def test_nothing_is_left_when_the_engine_is_killed_while_it_prepares_wine(built:
 
 def server_of(engine: int) -> psutil.Process | None:
     found = psutil.Process(engine).children(recursive=True)
-    return next((process for process in found if process.name().startswith("wineserver")), None)
+    return next((process for process in found if name_of(process).startswith("wineserver")), None)
 
 
 # --- What cannot be made --------------------------------------------------------------------------------------------

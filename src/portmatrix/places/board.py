@@ -30,15 +30,14 @@ from portmatrix.errors import EnvironmentFailure
 from portmatrix.places import Announce, Wanted
 from portmatrix.places.connection import Connection, Facts, Options, Refused, Unreachable, client, connection_to
 from portmatrix.plugins import EnvironmentSpec, NoWay, Way
-from portmatrix.sites import Ending, Inside, Site, signal_name
-from portmatrix.store import Store, digest_of
+from portmatrix.sites import Ending, Inside, Site, died_of, signal_name
+from portmatrix.store import DESCRIPTION, Store, digest_of
 from portmatrix.types import PlatformSpec
 from portmatrix.wheels import Tags
 from portmatrix.workers import WORKER
 
 #: Changes when the way of building changes, so that environments built the old way are not taken for the new.
 BUILDER = 1
-_DESCRIPTION = "environment.json"
 _SYSTEMS = {"linux": "linux", "darwin": "macos"}
 _PROCESSORS = {"aarch64": "arm64", "amd64": "x86_64", "armv7l": "armhf", "armv8l": "armhf"}
 #: A 32-bit interpreter on a 64-bit kernel, which names the kernel's processor (Raspberry Pi OS does so).
@@ -211,7 +210,7 @@ class _Building(NamedTuple):
 
 
 def _described(board: _Board, place: str) -> dict[str, Any] | None:
-    found = board.connection.is_there(place, _DESCRIPTION)
+    found = board.connection.is_there(place, DESCRIPTION)
     described: dict[str, Any] | None = json.loads(found["read"]) if found["there"] else None
     return described
 
@@ -229,7 +228,7 @@ def _build(building: _Building, announce: Announce, patience: Patience) -> dict[
     else:
         described = _packages(building, folder, patience)
         check = (board.facts.executable if described["own"] else "bin/python", "-I", "-c", "import numpy")
-    (folder / _DESCRIPTION).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=1), encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     announce(f"sending {size / 1e6:.1f} MB to {board.host}:{building.place}")
     board.connection.put(folder, building.place, check, patience.stopped)
@@ -397,7 +396,7 @@ def _ending(board: _Board, inside: Inside, status: int) -> Ending:
         case {"signal": int(number), "name": str(name)}:
             # By the board's own name: systems number signals differently.
             named = f"{name} (signal {number})" if name else signal_name(number)
-            return Ending(f"the worker died of {named}", "model")
+            return died_of(named)
         case {"memory_mb": int(used)}:
             limit = f"the limit is {inside.memory_mb} MiB"
             return Ending(f"used {used} MiB of memory; {limit}", "model", transient=True)

@@ -31,7 +31,7 @@ from portmatrix.errors import EnvironmentFailure
 from portmatrix.places import Announce, Wanted, root
 from portmatrix.plugins import NoWay, Way
 from portmatrix.sites import Ending, Inside, Site, by_status, signal_name
-from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
 from portmatrix.types import PlatformSpec, Reach
 from portmatrix.workers import in_python
 
@@ -59,7 +59,6 @@ _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _BESIDE = f"usr/local/lib/python{root.PYTHON}/dist-packages"
 #: Where a base says what it holds, for the Dockerfile.
 _HOLDS = "usr/local/share/portmatrix/holds"
-_DESCRIPTION = "environment.json"
 _ANSWER_SECONDS = 10
 _REMOVAL_SECONDS = 60
 
@@ -254,7 +253,7 @@ def ensure(store: Store, wanted: Wanted, announce: Announce, patience: Patience)
     """
     image = _image(wanted)
     name = _key(wanted, image)
-    place = store.root / "envs" / name / _DESCRIPTION
+    place = store.root / "envs" / name / DESCRIPTION
     with store.lock(f"env-{name}"):
         if not place.is_file() or not containers.has_image(image):
             versions = _build(store, wanted, image, announce, patience)
@@ -267,7 +266,7 @@ def ensure(store: Store, wanted: Wanted, announce: Announce, patience: Patience)
         return Environment(name, in_python(image.python), {}, site)
     binary = programs.compiled(store, wanted.program, wanted.platform, announce, patience)
     env = {programs.LIBRARY: described["library"]}
-    return Environment(name, (str(binary), "--worker"), env, site, described["versions"], interpreter_free=True)
+    return Environment(name, programs.worker_of(binary), env, site, described["versions"], interpreter_free=True)
 
 
 def _build(store: Store, wanted: Wanted, image: Image, announce: Announce, patience: Patience) -> Mapping[str, str]:
@@ -291,7 +290,7 @@ def _build(store: Store, wanted: Wanted, image: Image, announce: Announce, patie
 def _make_base(store: Store, wanted: Wanted, image: Image, made: str, patience: Patience) -> None:
     """Make the base image of the root directory called ``made``, which has all that is wanted."""
     folder = store.root / "envs" / made
-    described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     system, wheels = folder, None
     if "root" in described:
         system, wheels = store.root / "envs" / described["root"], folder / "packages"

@@ -34,16 +34,17 @@ from portmatrix.environments import Environment
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.places import Announce, Wanted
 from portmatrix.plugins import NoWay, Way
-from portmatrix.sites import Ending, Inside, Site, by_status
-from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.sites import Ending, Inside, Site, by_status, died_of
+from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
 from portmatrix.types import Frozen, PlatformSpec
 from portmatrix.workers import LOG, WORKER
 
 #: Changes when the way of building changes, so that folders built the old way are not taken for the new.
 BUILDER = 1
-_DESCRIPTION = "environment.json"
 _INTERPRETER = "interpreter"
 _PROBE_SECONDS = 20
+#: How often it is looked whether an emulator's server is still there.
+_LOOK_SECONDS = 2
 
 #: Where, inside the walls, a worker's emulator has its files, and what is said on the way.
 _TMP = "/tmp"  # noqa: S108 - a file system of the worker's own
@@ -265,14 +266,7 @@ def ensure(store: Store, wanted: Wanted, announce: Announce, patience: Patience)
     name = key(wanted)
     if wanted.program is not None:
         return _program(store, wanted, name, wanted.program, announce, patience)
-    folder = store.root / "envs" / name
-    with store.lock(f"env-{name}"):
-        if not (folder / _DESCRIPTION).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            with store.scratch("env") as scratch:
-                building = scratch / name
-                _build(store, building, wanted, announce, patience)
-                building.rename(folder)
+    folder = store.environment(name, lambda building: _build(store, building, wanted, announce, patience))
     emulator = _with_state(store, wanted, announce, patience)
     python = folder / _INTERPRETER / emulator.options.interpreter.program
     # What it compiles on the way is kept: nobody else can compile it.
@@ -309,7 +303,7 @@ def _build(store: Store, folder: Path, wanted: Wanted, announce: Announce, patie
     installed = sorted(f"{item.name}=={item.version}" for item in metadata.distributions(path=[str(packages)]))
     described = {"requirements": wanted.spec.requirements, "installed": installed}
     description = {**described, "interpreter": interpreter.model_dump(mode="json")}
-    write_whole(folder / _DESCRIPTION, json.dumps(description, indent=1))
+    write_whole(folder / DESCRIPTION, json.dumps(description, indent=1))
 
 
 def _put_interpreter(folder: Path, wanted: Wanted, announce: Announce, patience: Patience) -> None:
@@ -435,7 +429,7 @@ def _ending(emulator: _Emulator, inside: Inside, status: int) -> Ending | None:
     if word == _GONE:
         return Ending(f"the server of {emulator.named} was gone before the worker ended", "harness", transient=True)
     if word == _CRASHED:
-        return Ending(f"the worker died of {_cause(emulator, inside.folder)}", "model")
+        return died_of(_cause(emulator, inside.folder))
     return by_status(status)
 
 
@@ -471,6 +465,10 @@ def _script(emulator: _Emulator, noted: Path, command: Sequence[str]) -> list[st
     starts = [["cp", "-a", str(emulator.state), _STATE]] if emulator.state else []
     starts += [list(start) for start in (options.server.start if options.server else ())]
     lines = [f"{shlex.join(start)} {alone} {unless}" for start in starts]
+    if options.server:
+        # What waits for a server that was killed may wait for ever; when this shell ends, all the rest does, too.
+        look = f"while sleep {_LOOK_SECONDS} && {shlex.join(options.server.alive)}; do :; done"
+        lines.append(f"{{ {look}; echo {_GONE} {note}; kill -9 $$; }} </dev/null >/dev/null 2>&1 &")
     # An emulator may refuse a file as a standard stream that it has not opened by its name. A pipe it takes.
     lines += [f"mkfifo {_LOG}", f"cat {_LOG} >&2 & log=$!"]
     lines.append(f"{shlex.join([*options.behind, *command])} 2>{_LOG}; status=$?")

@@ -30,7 +30,7 @@ from portmatrix.errors import EnvironmentFailure
 from portmatrix.places import Announce, Wanted
 from portmatrix.plugins import NoWay, Way
 from portmatrix.sites import Inside, Site, by_status
-from portmatrix.store import Store, digest_of, write_whole
+from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
 from portmatrix.types import PlatformSpec
 from portmatrix.workers import WORKER, Failure, Launch, Limits, start
 
@@ -50,7 +50,6 @@ _FOR_WORKERS = ("python3", "python3-numpy")
 _FOR_WHEELS = ("libgcc-s1", "libstdc++6", "zlib1g")
 #: Where Debian's CPython looks for what was installed beside its packages, and where wheels are mounted.
 _BESIDE = f"usr/local/lib/python{PYTHON}/dist-packages"
-_DESCRIPTION = "environment.json"
 #: Read by people only, and a quarter of a root.
 _FOR_READERS = ("doc", "man", "locale", "info", "lintian", "bash-completion", "pixmaps")
 #: Alternatives of Debian, which nobody chose where nothing was configured.
@@ -262,7 +261,7 @@ def _program(
 
 def _versions(store: Store, wanted: Wanted) -> dict[str, str]:
     """Return the versions of what the plug-in names, by Debian's or the distributions' names."""
-    described = json.loads((store.root / "envs" / key(wanted) / _DESCRIPTION).read_text(encoding="utf-8"))
+    described = json.loads((store.root / "envs" / key(wanted) / DESCRIPTION).read_text(encoding="utf-8"))
     parts = (item.partition("=") for item in described["installed"])
     installed = {name: version.lstrip("=") for name, _, version in parts}
     return {name: installed[name] for name in wanted.spec.debian or wanted.spec.packages if name in installed}
@@ -274,33 +273,27 @@ def _environment(name: str, enclosure: _Enclosure, program: _Program | None) -> 
         return Environment(name, command, {}, _site(enclosure))
     env = {programs.LIBRARY: program.library}
     site = _site(enclosure, program.binary)
-    runner = (there(program.binary), "--worker")
+    runner = programs.worker_of(there(program.binary))
     return Environment(name, runner, env, site, program.versions, interpreter_free=True)
 
 
 def _made_root(store: Store, wanted: Wanted, contents: _Contents, announce: Announce, patience: Patience) -> Path:
     """Return the root with Debian's packages, built if need be."""
-    name = _key(wanted.way, contents.debian)
-    folder = store.root / "envs" / name
-    with store.lock(f"env-{name}"):
-        if (folder / _DESCRIPTION).is_file():
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        with store.scratch("env") as scratch:
-            building = scratch / name
-            suite = _bootstrap(building, wanted.way, contents.debian, announce, patience)
-            installed = _packages_in(building)
-            _trim(building)
-            _choose_alternatives(building)
-            enclosure = _Enclosure(building, None, _emulator(wanted.way), new=True)
-            if set(_FOR_WORKERS) <= set(contents.debian):
-                _says_hello(enclosure, wanted, scratch, patience)
-            elif "python3" in contents.debian:
-                _compiles(enclosure, wanted, scratch, patience)
-            description = {"suite": suite, "packages": list(contents.debian), "installed": installed}
-            write_whole(building / _DESCRIPTION, json.dumps(description, indent=1))
-            building.rename(folder)
-    return folder
+
+    def make(building: Path) -> None:
+        suite = _bootstrap(building, wanted.way, contents.debian, announce, patience)
+        installed = _packages_in(building)
+        _trim(building)
+        _choose_alternatives(building)
+        enclosure = _Enclosure(building, None, _emulator(wanted.way), new=True)
+        if set(_FOR_WORKERS) <= set(contents.debian):
+            _says_hello(enclosure, wanted, building.parent, patience)
+        elif "python3" in contents.debian:
+            _compiles(enclosure, wanted, building.parent, patience)
+        description = {"suite": suite, "packages": list(contents.debian), "installed": installed}
+        write_whole(building / DESCRIPTION, json.dumps(description, indent=1))
+
+    return store.environment(_key(wanted.way, contents.debian), make)
 
 
 def _bootstrap(root: Path, way: Way, packages: Sequence[str], announce: Announce, patience: Patience) -> str:
@@ -378,27 +371,22 @@ def _made_wheels(store: Store, wanted: Wanted, contents: _Contents, announce: An
 
     The root comes second: there is no use for it where nobody makes such wheels.
     """
-    name = key(wanted)
-    folder = store.root / "envs" / name
-    with store.lock(f"env-{name}"):
-        if (folder / _DESCRIPTION).is_file():
-            return folder / "packages"
-        shutil.rmtree(folder, ignore_errors=True)
-        with store.scratch("env") as scratch:
-            building = scratch / name
-            packages = building / "packages"
-            packages.mkdir(parents=True)
-            tags = wheels.tags_for(wanted.platform, PYTHON)
-            announce(f"installing wheels for CPython {PYTHON} on {tags.platforms[-1]}: {' '.join(contents.wheels)}")
-            wheels.install(contents.wheels, tags, packages, patience)
-            root = _made_root(store, wanted, contents, announce, patience)
-            if wanted.program is None:
-                _says_hello(_Enclosure(root, packages, _emulator(wanted.way), new=True), wanted, scratch, patience)
-            installed = sorted(f"{item.name}=={item.version}" for item in metadata.distributions(path=[str(packages)]))
-            description = {"root": root.name, "requirements": list(contents.wheels), "installed": installed}
-            write_whole(building / _DESCRIPTION, json.dumps(description, indent=1))
-            building.rename(folder)
-    return folder / "packages"
+
+    def make(building: Path) -> None:
+        packages = building / "packages"
+        packages.mkdir(parents=True)
+        tags = wheels.tags_for(wanted.platform, PYTHON)
+        announce(f"installing wheels for CPython {PYTHON} on {tags.platforms[-1]}: {' '.join(contents.wheels)}")
+        wheels.install(contents.wheels, tags, packages, patience)
+        root = _made_root(store, wanted, contents, announce, patience)
+        if wanted.program is None:
+            enclosure = _Enclosure(root, packages, _emulator(wanted.way), new=True)
+            _says_hello(enclosure, wanted, building.parent, patience)
+        installed = sorted(f"{item.name}=={item.version}" for item in metadata.distributions(path=[str(packages)]))
+        description = {"root": root.name, "requirements": list(contents.wheels), "installed": installed}
+        write_whole(building / DESCRIPTION, json.dumps(description, indent=1))
+
+    return store.environment(key(wanted), make) / "packages"
 
 
 def _says_hello(enclosure: _Enclosure, wanted: Wanted, scratch: Path, patience: Patience) -> None:
