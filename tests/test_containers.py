@@ -277,6 +277,20 @@ def test_root_hands_its_workers_the_folders_that_they_write_to(tmp_path: Path) -
     assert (full / "model").stat().st_uid == 1234, "what a link leads to is let alone"
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="only root has folders that others cannot pass"
+)
+def test_what_lies_between_two_folders_that_are_shared_can_be_passed_through(tmp_path: Path) -> None:
+    suite, engine, beside = tmp_path / "suite", tmp_path / "suite/.tox/env/engine", tmp_path / "suite/private"
+    engine.mkdir(parents=True)
+    beside.mkdir(0o700)
+    (suite / ".tox").chmod(0o700)
+    tmp_path.chmod(0o700)
+    containers.open_ways([suite, engine])
+    modes = [folder.stat().st_mode & 0o777 for folder in (suite / ".tox", beside, tmp_path)]
+    assert modes == [0o701, 0o700, 0o700], "nothing else is opened, and nobody may look into it"
+
+
 @pytest.mark.parametrize(
     ("state", "status", "expected"),
     [

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -277,6 +277,23 @@ def hand_over(folder: Path) -> None:
         folder.parent.chmod(stat.S_IMODE(above.st_mode) | stat.S_IXOTH)
 
 
+def open_ways(folders: Iterable[Path]) -> None:
+    """Let workers' user pass through what lies between a folder that they are given and another one inside it.
+
+    A folder of root's alone (tox makes its own so) in one that is mounted would hide what is mounted below.
+    """
+    if not _is_root():
+        return
+    given = set(folders)
+    for folder in given:
+        above = list(folder.parents)
+        outer = next((number for number, parent in enumerate(above) if parent in given), 0)
+        for between in above[:outer]:
+            mode = between.stat()
+            if mode.st_uid == 0 and not mode.st_mode & stat.S_IXOTH:
+                between.chmod(stat.S_IMODE(mode.st_mode) | stat.S_IXOTH)
+
+
 def there(path: Path) -> str:
     """Return what a path is called in a container: the same. A folder to write into is handed over.
 
@@ -432,6 +449,7 @@ def site_of(image: Image, closure: Sequence[str], closed_by: str) -> Site:
 
     def wrap(inside: Inside, command: Sequence[str]) -> list[str]:
         hand_over(inside.folder)
+        open_ways(inside.shared)
         prefix = [] if own or inside.network else closure
         return [*prefix, *command_inside(image, inside, command)]
 

@@ -362,6 +362,7 @@ def _site(store: Store, way: Way, image: Image) -> Site:
     def wrap(inside: Inside, command: Sequence[str]) -> list[str]:
         if not daemon.rootless:
             containers.hand_over(inside.folder)
+            containers.open_ways(inside.shared)
         # A runtime only reads the store; what it writes, it writes into the folders of its own, which lie in there.
         seen = inside._replace(shared={**inside.shared, store.root: False})
         order = {
