@@ -1,4 +1,4 @@
-"""PyTorch: the fourteen reference models, their training, and the seven ways in which a PyTorch model is handed over.
+"""PyTorch: the fourteen reference models, their training, and the eight ways in which a PyTorch model is handed over.
 
 Loaded by path only, so that the name of this file never hides the real ``torch``, which is imported inside functions.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +29,11 @@ ENVIRONMENT = {
         "protobuf==7.36.2",
         "sympy==1.14.0",
         "typing_extensions==4.16.0",
+        "pnnx==20261020",
     ],
 }
 LAYOUT = "channels-first"
-#: ``torchscript`` has no static variant: a trace records no batch size.
+#: ``torchscript`` has no static variant: a trace records no batch size. ``ncnn`` has no other: pnnx removes the axis.
 PATHS = {
     "torchscript": {"kind": "native", "format": "torchscript", "batch": "dynamic"},
     "pt2": {"kind": "native", "format": "pt2", "batch": "static"},
@@ -38,6 +42,7 @@ PATHS = {
     "onnx-dynamo-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
     "onnx-torchscript": {"kind": "onnx", "format": "onnx", "batch": "static"},
     "onnx-torchscript-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
+    "ncnn": {"kind": "native", "format": "ncnn", "batch": "static"},
 }
 
 #: Asked of both ONNX exporters, so that they differ in nothing else; the newest that the dynamo one starts from.
@@ -111,14 +116,20 @@ def predict(trained: Trained, inputs: dict[str, np.ndarray]) -> dict[str, np.nda
 def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: str) -> dict[str, Any]:
     """Write ``trained`` below ``folder`` in the way that ``path`` names; the exporter's own exceptions come through.
 
-    The artifact's input is ``x``. Its outputs have the names that ``predict`` gives them in ONNX; TorchScript and pt2
-    know outputs by their position only. Raises ``ValueError`` for an unknown path.
+    The artifact's input is ``x``, and ``in0`` for ncnn. Its outputs have the names that ``predict`` gives them in ONNX;
+    TorchScript, pt2 and ncnn know outputs by their position only. Raises ``ValueError`` for an unknown path.
     """
     import torch
 
     if path not in PATHS:
         raise ValueError(f"torch has no path {path!r}; it has {', '.join(PATHS)}")
-    write = {"torchscript": _torchscript, "pt2": _pt2, "onnx-dynamo": _onnx_dynamo, "onnx-torchscript": _onnx_legacy}
+    write = {
+        "torchscript": _torchscript,
+        "pt2": _pt2,
+        "onnx-dynamo": _onnx_dynamo,
+        "onnx-torchscript": _onnx_legacy,
+        "ncnn": _ncnn,
+    }
     example = torch.from_numpy(inputs["x"])
     dynamic = PATHS[path]["batch"] == "dynamic"
     with torch.no_grad(), _plain_attention(), warnings.catch_warnings():
@@ -198,6 +209,37 @@ def _onnx_legacy(trained: Trained, example: Any, folder: Path, *, dynamic: bool)
         verbose=False,
     )
     return {"entry": file.name, "facts": _onnx_facts(file, "torch.onnx dynamo=False", method)}
+
+
+def _ncnn(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+    """Write ``model.ncnn.param``, the graph, and ``model.ncnn.bin``, the weights in single precision.
+
+    Raises ``RuntimeError`` with the last words of pnnx where it writes none. What it has no ncnn layer for, it writes
+    under a name of its own, which ncnn then refuses.
+    """
+    from importlib import metadata
+
+    import pnnx
+
+    network, method = _torchscript_capture(trained.network, example)
+    graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
+    with tempfile.TemporaryDirectory(prefix="portmatrix-pnnx-") as scratch:
+        traced = Path(scratch) / "model.pt"
+        network.save(str(traced))
+        # Not by its function ``convert``, which looks at no exit status and then imports what should have been written.
+        # A fixed shape, so that it finds out which axis is the batch, which ncnn does not have.
+        command = [pnnx.EXEC_PATH, str(traced), f"inputshape={list(example.shape)}f32".replace(" ", ""), "fp16=0"]
+        command += [f"ncnnparam={graph}", f"ncnnbin={weights}", f"ncnnpy={scratch}/model_ncnn.py"]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    print(said)
+    # What it said in its last pass, without the addresses of its own functions.
+    words = " ".join(said.rpartition("#############")[2].partition("frame #0")[0].split())[:400]
+    if done.returncode < 0:
+        raise RuntimeError(f"pnnx died of {signal.Signals(-done.returncode).name} in {words}")
+    if done.returncode or not (graph.exists() and weights.exists()):
+        raise RuntimeError(f"pnnx wrote no model (status {done.returncode}) after {words}")
+    return {"entry": graph.name, "facts": {"exporter": f"pnnx {metadata.version('pnnx')}", "capture": method}}
 
 
 def _torchscript_capture(network: Any, example: Any) -> tuple[Any, str]:

@@ -20,6 +20,7 @@ ENVIRONMENTS = {
             "protobuf==7.36.2",
             "sympy==1.14.0",
             "typing_extensions==4.16.0",
+            "pnnx==20261020",
         ],
     }
 }

@@ -43,6 +43,8 @@ RUNNERS = (
 )
 #: What a worker of the driver needs: numpy, wherever it comes from. Debian's package is the one that runtimes use.
 SPEC = EnvironmentSpec(python=">=3.10,<3.13", requirements=("numpy==2.0.2",), debian=("python3-onnxruntime",))
+#: The same for a place that has one CPython, and that is too new for the above.
+NEWER = EnvironmentSpec(python=">=3.13,<3.14", requirements=("numpy==2.4.6",))
 MEMORY_MB = 1024
 ROWS = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5
 
@@ -171,7 +173,8 @@ def reached(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     (bundle / "samples").mkdir()
     np.save(bundle / "samples" / "x.npy", ROWS.astype("<f4"))
     np.save(bundle / "samples" / "y.npy", (ROWS * 2 + 1).astype("<f4"))
-    spec = SPEC.model_copy(update={"memory_mb": MEMORY_MB})
+    only = way.options.get("interpreter", {}).get("version", "")
+    spec = (NEWER if only.startswith("3.13.") else SPEC).model_copy(update={"memory_mb": MEMORY_MB})
     plugin = Runtime("driver", probe("deeds"), "", spec, ("compute",))
     wanted = Wanted("driver", plugin.environment, target.platform, way)
     with lease(plugin, folder / "worker", wanted) as opened:

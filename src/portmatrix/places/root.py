@@ -236,6 +236,18 @@ def ensure(store: Store, wanted: Wanted, announce: Announce, patience: Patience)
     return _environment(key(wanted), enclosure, _program(store, wanted, enclosure, announce, patience))
 
 
+def unpacked(
+    store: Store, wanted: Wanted, way: Way, packages: Sequence[str], announce: Announce, patience: Patience
+) -> tuple[Path, dict[str, str]]:
+    """Return a root with these packages of Debian, and versions by name; nothing in it is run.
+
+    It is built if need be; raises ``EnvironmentFailure`` as ``ensure`` does.
+    """
+    contents = _Contents(tuple(sorted({*_BASE, *packages})))
+    root = _made_root(store, wanted._replace(way=way), contents, announce, patience)
+    return root, _installed(root)
+
+
 class _Program(NamedTuple):
     """A worker that is a program: its binary on this machine, and the runtime's shared library there with versions."""
 
@@ -261,10 +273,15 @@ def _program(
 
 def _versions(store: Store, wanted: Wanted) -> dict[str, str]:
     """Return the versions of what the plug-in names, by Debian's or the distributions' names."""
-    described = json.loads((store.root / "envs" / key(wanted) / DESCRIPTION).read_text(encoding="utf-8"))
-    parts = (item.partition("=") for item in described["installed"])
-    installed = {name: version.lstrip("=") for name, _, version in parts}
+    installed = _installed(store.root / "envs" / key(wanted))
     return {name: installed[name] for name in wanted.spec.debian or wanted.spec.packages if name in installed}
+
+
+def _installed(folder: Path) -> dict[str, str]:
+    """Return what an environment says that it is made of: versions by name."""
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    parts = (item.partition("=") for item in described["installed"])
+    return {name: version.lstrip("=") for name, _, version in parts}
 
 
 def _environment(name: str, enclosure: _Enclosure, program: _Program | None) -> Environment:
