@@ -52,6 +52,21 @@ class Made(NamedTuple):
         }
         return {**request, **changes}
 
+    def measuring(self, *batches: int, **changes: Any) -> dict[str, Any]:
+        """Return the request that times it briefly: each set whole, or the last one cut to each of ``batches``."""
+        tried = [(one["batch"], one["inputs"]) for one in self.manifest["sets"]]
+        sets = [{"batch": batch, "inputs": files} for batch, files in [(cut, tried[-1][1]) for cut in batches] or tried]
+        request = {key: value for key, value in self.request(self.folder).items() if key != "outputs"}
+        return {**request, "op": "measure", "sets": sets, "seconds": 0.001, "samples": 3, **changes}
+
+    def symbolic(self) -> Made:
+        """Return it with a signature that leaves the batch open, as one that is not ``static`` does."""
+        inputs, outputs = (
+            [{**tensor, "shape": [None, *tensor["shape"][1:]]} for tensor in self.manifest["signature"][what]]
+            for what in ("inputs", "outputs")
+        )
+        return self.write(signature={"inputs": inputs, "outputs": outputs})
+
 
 def make_bundle(
     folder: Path, artifact: bytes, sets: Sequence[tuple[Arrays, Arrays]], format: str = "stub", batch: str = "dynamic"

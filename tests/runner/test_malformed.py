@@ -92,6 +92,16 @@ def test_damaged_requests_are_answered(speak: Speak, sanitized: Path, tmp_path: 
     assert spoken.end() == 0, spoken.log.read_text(errors="replace")[-4000:]
 
 
+def test_damaged_requests_to_measure_are_answered(speak: Speak, sanitized: Path, tmp_path: Path) -> None:
+    chance = random.Random(2018)
+    whole = json.dumps(stub_bundle(tmp_path / "bundle").symbolic().measuring(2, samples=1)).encode()
+    spoken = speak(sanitized, env=SANITIZER)
+    for _ in range(500):
+        line = damaged(chance, whole).replace(b"\n", b"")
+        assert is_an_answer(spoken.ask(line)), line
+    assert spoken.end() == 0, spoken.log.read_text(errors="replace")[-4000:]
+
+
 def test_damaged_samples_are_refused_or_read_as_numpy_does(speak: Speak, sanitized: Path, tmp_path: Path) -> None:
     chance = random.Random(2017)
     made = stub_bundle(tmp_path / "bundle")

@@ -19,10 +19,13 @@ from spoken import Made, make_bundle, points, stub_bundle
 from tiny_suite import eventually
 
 from portmatrix import suite, worker, workers
+from portmatrix.runner import build
 from portmatrix.types import Stage
 from portmatrix.workers import Failure, Launch, Lease, Limits
 
 LIMITS = Limits(30, 512)
+#: The inputs of a stub's bundle.
+FILES = {"x": "samples/b0.inputs0.npy"}
 
 
 def run(speak: Speak, stub: Path, made: Made, tmp_path: Path, **changes: Any) -> tuple[dict[str, Any], list[str]]:
@@ -98,7 +101,7 @@ def test_a_long_reason_keeps_its_beginning_and_its_end(speak: Speak, stub: Path,
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"op": "train"}, "unknown request 'train'; this worker answers hello and run"),
+        ({"op": "train"}, "unknown request 'train'; this worker answers hello, run and measure"),
         ({"op": None}, "unknown request ''"),
         ({"format": "onnx"}, "the artifact is of format onnx; this runner is for stub"),
         ({"threads": 0}, "'threads' is missing or wrong"),
@@ -107,6 +110,8 @@ def test_a_long_reason_keeps_its_beginning_and_its_end(speak: Speak, stub: Path,
         ({"bundle": "/nowhere"}, "cannot open /nowhere/samples/b0.inputs0.npy"),
         ({"outputs": None}, "'outputs' is missing or wrong"),
         ({"signature": {"inputs": [], "outputs": []}}, "object with one file for each tensor"),
+        ({"sets": [{"batch": 2, "inputs": FILES}]}, "'sets[].calls' is missing or no whole number"),
+        ({"sets": [{"batch": 2, "inputs": FILES, "calls": 3}]}, "expected 3 calls, stacked"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_is_the_harnesss(
@@ -160,6 +165,153 @@ def test_a_line_without_end_is_refused_once_it_is_too_long(speak: Speak, stub: P
     assert spoken.ask({"op": "hello", "id": 2})["ok"]
 
 
+# --- Times ----------------------------------------------------------------------------------------------------------
+
+
+def test_measure_answers_as_the_worker_in_python_does(speak: Speak, stub: Path, tmp_path: Path) -> None:
+    arrays = [points(), points(2, 5)]
+    made = make_bundle(tmp_path / "bundle", b"copy x y", [({"x": value}, {"y": value}) for value in arrays])
+    spoken = speak(stub)
+    answer = spoken.ask(made.symbolic().measuring(id=5))
+    assert spoken.events == ["LOAD", "MEASURE"]
+    assert set(answer) == {"id", "ok", "protocol", "load_seconds", "first_seconds", "peak_mb", "timings"}
+    assert (answer["id"], answer["ok"], answer["protocol"]) == (5, True, worker.PROTOCOL)
+    assert answer["load_seconds"] >= 0
+    assert answer["first_seconds"] >= 0
+    assert len(answer["timings"]) == 2
+    for timing in answer["timings"]:
+        assert set(timing) == {"inner", "samples", "warm", "stable"}
+        assert timing["inner"] >= 1
+        assert timing["warm"] >= 1
+        assert timing["stable"] in {True, False}
+        assert 1 <= len(timing["samples"]) <= 3
+        assert all(0 < sample < 30 for sample in timing["samples"])
+
+
+def test_with_time_enough_all_samples_are_taken_and_the_warm_up_has_chunks(
+    speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    made = stub_bundle(tmp_path / "bundle")
+    (timing,) = speak(stub).ask(made.measuring(seconds=5, samples=5))["timings"]
+    assert len(timing["samples"]) == 5
+    assert timing["warm"] >= worker.STABLE_CHUNKS
+
+
+def test_without_time_there_is_one_sample_and_no_word_that_it_is_stable(
+    speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    made = stub_bundle(tmp_path / "bundle")
+    (timing,) = speak(stub).ask(made.measuring(seconds=1e-300, samples=100_000))["timings"]
+    assert (len(timing["samples"]), timing["stable"]) == (1, False)
+
+
+def test_the_rules_are_those_of_the_worker_in_python() -> None:
+    source = (build.SOURCES / "measure.c").read_text()
+    for rule in ("CLOCK_SHARE", "STABLE_CHUNKS", "CHUNK_SECONDS", "STABLE"):
+        assert f"{rule} = {getattr(worker, rule)}" in source
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell")
+def test_memory_is_told_where_the_system_tells_it(speak: Speak, stub: Path, tmp_path: Path) -> None:
+    answer = speak(stub).ask(stub_bundle(tmp_path / "bundle").measuring())
+    # A sandbox may show the file and not let it be written: then Python is not told either.
+    if worker.resident() is None:
+        assert answer["peak_mb"] is None
+    else:
+        assert 0 <= answer["peak_mb"] < 64
+
+
+def test_the_batch_is_cut_from_the_first_call(speak: Speak, stub: Path, tmp_path: Path) -> None:
+    made = stub_bundle(tmp_path / "bundle", "tell").symbolic()
+    first = points()[0, 0, 0]
+    spoken = speak(stub)
+    assert spoken.ask(made.measuring(1, 2))["ok"]
+    log = spoken.log.read_text()
+    assert [line for line in log.splitlines() if line.startswith("given")] == [
+        f"given (1, 3) from {first:.6f}",
+        f"given (2, 3) from {first:.6f}",
+    ]
+
+
+def test_a_batch_that_is_fixed_is_not_cut(speak: Speak, stub: Path, tmp_path: Path) -> None:
+    spoken = speak(stub)
+    assert spoken.ask(stub_bundle(tmp_path / "bundle", "tell").measuring(1))["ok"]
+    assert "given (2, 3)" in spoken.log.read_text()
+    assert "given (1, 3)" not in spoken.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stage", "reason"),
+    [
+        ("refuse-to-load", "LOAD", "line one line two, 1 threads, 0"),
+        ("refuse-to-run", "MEASURE", 'not with "these" inputs ?'),
+        ("tire", "MEASURE", "not a fourth time"),
+    ],
+)
+def test_a_model_that_fails_while_it_is_timed_is_at_fault(
+    behaviour: str, stage: str, reason: str, speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    spoken = speak(stub)
+    answer = spoken.ask(stub_bundle(tmp_path / "bundle", behaviour).measuring())
+    assert (answer["ok"], answer["stage"], answer["fault"]) == (False, stage, "model")
+    assert answer["reason"].startswith(reason)
+    assert spoken.events[-1] == stage
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": "onnx"}, "the artifact is of format onnx; this runner is for stub"),
+        *(({"threads": wrong}, "'threads' is missing or wrong") for wrong in (None, 0, 1.5)),
+        *(({"samples": wrong}, "'samples' is missing or wrong") for wrong in (None, 0, -1, 2.5, "3", 100_001)),
+        *(({"seconds": wrong}, "'seconds' is missing or wrong") for wrong in (None, 0, -1.0, "1", 601, True)),
+        ({"sets": []}, "'sets' is missing or no list"),
+        ({"sets": [{"inputs": FILES}]}, "'sets[].batch' is missing or no whole number"),
+        ({"sets": [{"inputs": FILES, "batch": 0}]}, "'sets[].batch' is missing or no whole number"),
+        ({"sets": [{"batch": 1}]}, "'sets[].inputs' is missing"),
+        ({"sets": [{"inputs": FILES, "batch": 3}]}, "calls of shape (2, 3); expected at least 3 rows"),
+        ({"sets": [{"inputs": {"x": "../x.npy"}, "batch": 1}]}, "no name of a file inside the bundle"),
+        ({"signature": None}, "'signature.inputs' is missing or no list of tensors"),
+        ({"signature": {"inputs": [{"name": "x"}], "outputs": []}}, "no list of tensors with shapes"),
+        ({"bundle": "/nowhere"}, "cannot open /nowhere/samples/b0.inputs0.npy"),
+    ],
+)
+def test_a_measurement_that_cannot_be_made_is_the_harnesss(
+    changes: dict[str, Any], reason: str, speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    spoken = speak(stub)
+    answer = spoken.ask(stub_bundle(tmp_path / "bundle").symbolic().measuring(**changes))
+    assert (answer["ok"], answer["stage"], answer["fault"], spoken.events) == (False, "PREPARE", "harness", [])
+    assert reason in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((0, 2, 3), np.float32), "has shape (0, 2, 3); expected at least 1 calls"),
+        (np.zeros((), np.float32), "has shape (); expected at least 1 calls"),
+        (np.zeros(4, np.float32), "has calls of shape (); expected at least 1 rows"),
+    ],
+)
+def test_samples_without_a_call_or_rows_are_the_harnesss(
+    array: Any, reason: str, speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    made = stub_bundle(tmp_path / "bundle").symbolic()
+    np.save(made.folder / FILES["x"], array)
+    answer = speak(stub).ask(made.measuring(1))
+    assert (answer["ok"], answer["stage"], answer["fault"]) == (False, "PREPARE", "harness")
+    assert reason in answer["reason"]
+
+
+def test_a_library_that_is_not_there_is_the_harnesss_before_anything_is_timed(
+    speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    spoken = speak(stub, env={"PORTMATRIX_LIBRARY": str(tmp_path / "none.so")})
+    answer = spoken.ask(stub_bundle(tmp_path / "bundle").measuring())
+    assert (answer["ok"], answer["stage"], answer["fault"], spoken.events) == (False, "PREPARE", "harness", [])
+    assert "none.so" in answer["reason"]
+
+
 # --- What a runtime does with its streams ----------------------------------------------------------------------------
 
 
@@ -208,6 +360,17 @@ def test_a_death_is_put_down_to_its_stage_and_the_next_request_is_served(
         answer = leased.ask(stub_bundle(tmp_path / "good").request(tmp_path / "out"), LIMITS)
         assert not isinstance(answer, Failure)
         assert leased.environment["stub"] == "0.1"
+    finally:
+        leased.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only here is a death told by its signal")
+def test_a_death_while_it_is_timed_is_put_down_to_measure(stub: Path, tmp_path: Path) -> None:
+    leased = lease(stub, tmp_path)
+    try:
+        died = leased.ask(stub_bundle(tmp_path / "bad", "segfault").measuring(), LIMITS)
+        assert isinstance(died, Failure)
+        assert (died.stage, died.fault) == (Stage.MEASURE, "model")
     finally:
         leased.close()
 
@@ -270,9 +433,10 @@ def test_hundreds_of_requests_leave_nothing_behind(speak: Speak, sanitized: Path
         for behaviour in ("copy", "refuse-to-load", "refuse-to-run", "grow")
     ]
     requests = [json.dumps(made.request(tmp_path / "out")).encode() for made in bundles]
+    requests += [json.dumps(made.measuring()).encode() for made in bundles[1:3]]
     requests += [b"nonsense", b'{"op": "train", "id": 1}', requests[0].replace(b"b0.inputs0", b"none")]
     spoken = speak(sanitized)
     for _ in range(60):
         answers = [spoken.ask(request) for request in requests]
-        assert [answer["ok"] for answer in answers] == [True, *[False] * 6]
+        assert [answer["ok"] for answer in answers] == [True, *[False] * 8]
     assert spoken.end() == 0, spoken.log.read_text(errors="replace")[-4000:]

@@ -99,24 +99,35 @@ static const char **read_files(const Source *source, const Json *files, const ch
     return paths;
 }
 
-static bool read_set(const Source *source, const Json *item, const Bundle *bundle, const char *folder, SampleSet *set) {
-    int64_t calls;
+/* Read what is run of a set, and is all that a request `measure` says. */
+static bool read_timed_set(const Source *source, const Json *item, const Bundle *bundle, const char *folder,
+                           SampleSet *set) {
     if (!json_integer(json_member(item, "batch"), 1, INT64_MAX, &set->batch)) {
         return wrong(source, "sets[].batch", "whole number above 0");
     }
+    set->inputs = read_files(source, json_member(item, "inputs"), "sets[].inputs", &bundle->inputs, folder);
+    return set->inputs != NULL;
+}
+
+static bool read_set(const Source *source, const Json *item, const Bundle *bundle, const char *folder, SampleSet *set) {
+    int64_t calls;
     if (!json_integer(json_member(item, "calls"), 1, MOST_CALLS, &calls)) {
         return wrong(source, "sets[].calls", "whole number above 0");
     }
     set->calls = (size_t)calls;
-    set->inputs = read_files(source, json_member(item, "inputs"), "sets[].inputs", &bundle->inputs, folder);
-    if (set->inputs == NULL || json_member(item, "outputs") == NULL) {
-        return set->inputs != NULL;
+    if (!read_timed_set(source, item, bundle, folder, set)) {
+        return false;
+    }
+    if (json_member(item, "outputs") == NULL) {
+        return true;
     }
     set->outputs = read_files(source, json_member(item, "outputs"), "sets[].outputs", &bundle->outputs, folder);
     return set->outputs != NULL;
 }
 
-static bool read_sets(const Source *source, const Json *sets, const char *folder, Bundle *bundle) {
+typedef bool ReadSet(const Source *source, const Json *item, const Bundle *bundle, const char *folder, SampleSet *set);
+
+static bool read_sets(const Source *source, const Json *sets, const char *folder, ReadSet *read, Bundle *bundle) {
     if (sets == NULL || sets->kind != JSON_ARRAY || sets->count == 0) {
         return wrong(source, "sets", "list of at least one sample set");
     }
@@ -125,7 +136,7 @@ static bool read_sets(const Source *source, const Json *sets, const char *folder
         return fail_of_memory(source->failure);
     }
     for (const Json *item = sets->first; item != NULL; item = item->next) {
-        if (!read_set(source, item, bundle, folder, &bundle->sets[bundle->set_count])) {
+        if (!read(source, item, bundle, folder, &bundle->sets[bundle->set_count])) {
             return false;
         }
         bundle->set_count++;
@@ -195,17 +206,45 @@ bool bundle_of_folder(Arena *arena, const char *folder, Bundle *bundle, Failure 
     }
     return read_identity(&source, manifest, folder, bundle) &&
            read_signature(&source, json_member(manifest, "signature"), bundle) &&
-           read_sets(&source, json_member(manifest, "sets"), folder, bundle) && keep_tried(&source, manifest, bundle);
+           read_sets(&source, json_member(manifest, "sets"), folder, read_set, bundle) &&
+           keep_tried(&source, manifest, bundle);
 }
 
-bool bundle_of_request(Arena *arena, const Json *request, Bundle *bundle, Failure *failure) {
-    const Source source = {arena, "the request", failure};
+/* Read which of the signature's inputs have null, the symbolic batch, for their leading axis. */
+static bool read_symbolic(const Source *source, const Json *request, Bundle *bundle) {
+    const Json *tensor = json_member(json_member(request, "signature"), "inputs")->first;
+    bool *symbolic = arena_take(source->arena, bundle->inputs.count, sizeof *symbolic);
+    if (symbolic == NULL) {
+        return fail_of_memory(source->failure);
+    }
+    for (size_t index = 0; tensor != NULL; tensor = tensor->next, index++) {
+        const Json *shape = json_member(tensor, "shape");
+        if (shape == NULL || shape->kind != JSON_ARRAY) {
+            return wrong(source, "signature.inputs", "list of tensors with shapes");
+        }
+        symbolic[index] = shape->first != NULL && shape->first->kind == JSON_NULL;
+    }
+    bundle->symbolic = symbolic;
+    return true;
+}
+
+static bool read_request(const Source *source, const Json *request, ReadSet *read, Bundle *bundle) {
     const char *folder = json_string(json_member(request, "bundle"));
     bundle->entry = json_string(json_member(request, "entry"));
     bundle->format = json_string(json_member(request, "format"));
     if (folder == NULL || bundle->entry == NULL || bundle->format == NULL) {
-        return wrong(&source, folder == NULL ? "bundle" : bundle->entry == NULL ? "entry" : "format", "text");
+        return wrong(source, folder == NULL ? "bundle" : bundle->entry == NULL ? "entry" : "format", "text");
     }
-    return read_signature(&source, json_member(request, "signature"), bundle) &&
-           read_sets(&source, json_member(request, "sets"), folder, bundle);
+    return read_signature(source, json_member(request, "signature"), bundle) &&
+           read_sets(source, json_member(request, "sets"), folder, read, bundle);
+}
+
+bool bundle_of_request(Arena *arena, const Json *request, Bundle *bundle, Failure *failure) {
+    const Source source = {arena, "the request", failure};
+    return read_request(&source, request, read_set, bundle);
+}
+
+bool bundle_to_measure(Arena *arena, const Json *request, Bundle *bundle, Failure *failure) {
+    const Source source = {arena, "the request", failure};
+    return read_request(&source, request, read_timed_set, bundle) && read_symbolic(&source, request, bundle);
 }

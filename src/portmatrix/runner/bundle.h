@@ -12,7 +12,8 @@ typedef struct Names {
     const char **names;
 } Names;
 
-/* The samples of one batch size: paths of stacked arrays, in the order of the names. Each is `calls` long. */
+/* The samples of one batch size: paths of stacked arrays, in the order of the names. Each is `calls` long, or,
+   where that is 0, of a length that nobody said. */
 typedef struct SampleSet {
     int64_t batch;
     size_t calls;
@@ -20,13 +21,15 @@ typedef struct SampleSet {
     const char **outputs;
 } SampleSet;
 
-/* `id` is framework/model/path; a request has none, and its sets no outputs. */
+/* `id` is framework/model/path; a request has none, and its sets no outputs. `symbolic` says of each input whether its
+   leading axis is the symbolic batch, and is there where the bundle is to be measured. */
 typedef struct Bundle {
     const char *id;
     const char *entry;
     const char *format;
     Names inputs;
     Names outputs;
+    const bool *symbolic;
     size_t set_count;
     SampleSet *sets;
 } Bundle;
@@ -36,5 +39,8 @@ bool bundle_of_folder(Arena *arena, const char *folder, Bundle *bundle, Failure 
 
 /* Take the bundle out of a request `run`. */
 bool bundle_of_request(Arena *arena, const Json *request, Bundle *bundle, Failure *failure);
+
+/* Take the bundle out of a request `measure`, whose sets say nothing of calls and outputs. */
+bool bundle_to_measure(Arena *arena, const Json *request, Bundle *bundle, Failure *failure);
 
 #endif

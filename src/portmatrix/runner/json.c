@@ -2,6 +2,7 @@
 #include "json.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -361,6 +362,14 @@ bool json_integer(const Json *value, int64_t least, int64_t most, int64_t *numbe
     }
     *number = read;
     return true;
+}
+
+bool json_number(const Json *value, double *number) {
+    if (value == NULL || value->kind != JSON_NUMBER) {
+        return false;
+    }
+    *number = strtod(value->text, NULL);
+    return isfinite(*number);
 }
 
 void json_write(FILE *stream, const char *text) {

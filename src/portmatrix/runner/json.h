@@ -36,6 +36,9 @@ const char *json_string(const Json *value);
 /* Whether the value is a whole number between the two; it is put into `number` then. */
 bool json_integer(const Json *value, int64_t least, int64_t most, int64_t *number);
 
+/* Whether the value is a number that a double can hold; it is put into `number` then. */
+bool json_number(const Json *value, double *number);
+
 /* Write a string with its quotation marks; what is no UTF-8 becomes U+FFFD. */
 void json_write(FILE *stream, const char *text);
 

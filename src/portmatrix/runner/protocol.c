@@ -1,17 +1,23 @@
-/* The mode for the engine: speaks the protocol of worker.py, of whose requests it answers `hello` and `run`. */
+/* The mode for the engine: speaks the protocol of worker.py, of whose requests it answers `hello`, `run` and
+   `measure`. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "json.h"
+#include "measure.h"
 #include "run.h"
 #include "worker.h"
 
 enum { PROTOCOL = 1 };
 /* A request names files and tensors: a longer one is none. */
 enum { REQUEST_BYTES = 64 << 20 };
+/* The most that a suite may ask for (LatencySpec in spec.py). */
+enum { MOST_SAMPLES = 100000, MOST_SECONDS = 600 };
+enum { MOST_THREADS = 1024 };
 
-/* One request and the answer that it gets. `files` are the names of the output files, for each set one per output. */
+/* One request and the answer that it gets. `files` are the names of the output files, for each set one per output, and
+   `measured` is what was timed: the one is there after `run`, the other after `measure`. */
 typedef struct Request {
     Arena arena;
     const Options *options;
@@ -20,6 +26,7 @@ typedef struct Request {
     Bundle bundle;
     Model *model;
     const char ***files;
+    Measured measured;
     Failure failure;
 } Request;
 
@@ -157,7 +164,7 @@ static bool write_sets(Request *request, const char *folder, Tensor *const *outp
 static bool run(Request *request) {
     int64_t threads;
     const char *folder = json_string(json_member(request->json, "outputs"));
-    if (folder == NULL || !json_integer(json_member(request->json, "threads"), 1, 1024, &threads)) {
+    if (folder == NULL || !json_integer(json_member(request->json, "threads"), 1, MOST_THREADS, &threads)) {
         return fail(&request->failure, "the request: '%s' is missing or wrong", folder == NULL ? "outputs" : "threads");
     }
     if (!bundle_of_request(&request->arena, request->json, &request->bundle, &request->failure) ||
@@ -180,6 +187,44 @@ static bool run(Request *request) {
     return outputs != NULL && write_sets(request, folder, outputs);
 }
 
+/* --- measure ---------------------------------------------------------------------------------------------------- */
+
+static bool read_wanted(Request *request, Wanted *wanted) {
+    const char *member = NULL;
+    int64_t threads = 0, samples = 0;
+    if (!json_integer(json_member(request->json, "threads"), 1, MOST_THREADS, &threads)) {
+        member = "threads";
+    } else if (!json_integer(json_member(request->json, "samples"), 1, MOST_SAMPLES, &samples)) {
+        member = "samples";
+    } else if (!json_number(json_member(request->json, "seconds"), &wanted->seconds) || wanted->seconds <= 0 ||
+               wanted->seconds > MOST_SECONDS) {
+        member = "seconds";
+    }
+    wanted->threads = (int)threads;
+    wanted->samples = (size_t)samples;
+    return member == NULL || fail(&request->failure, "the request: '%s' is missing or wrong", member);
+}
+
+static bool measure(Request *request) {
+    Bundle *bundle = &request->bundle;
+    Wanted wanted;
+    if (!read_wanted(request, &wanted) ||
+        !bundle_to_measure(&request->arena, request->json, bundle, &request->failure) ||
+        !runtime_takes(bundle->format, &request->failure)) {
+        return false;
+    }
+    Tensor **inputs = read_inputs(request);
+    for (size_t number = 0; inputs != NULL && number < bundle->set_count; number++) {
+        if (!first_rows(bundle, &bundle->sets[number], inputs[number], &request->failure)) {
+            return false;
+        }
+    }
+    /* Before anything is timed: a worker in Python has its library open by then, too. */
+    return inputs != NULL && open_runtime(request->options->library, &request->failure) &&
+           measure_sets(&request->arena, &request->steps, bundle, inputs, &wanted, &request->model, &request->measured,
+                        &request->failure);
+}
+
 /* --- Answering -------------------------------------------------------------------------------------------------- */
 
 static void write_run(const Request *request, FILE *answers) {
@@ -196,11 +241,36 @@ static void write_run(const Request *request, FILE *answers) {
     fputs("], \"degraded\": ", answers);
     json_write(answers, runtime_degraded(request->model));
     fputs(", \"seconds\": {", answers);
-    for (Stage stage = 0; stage < STAGES; stage++) {
+    for (Stage stage = 0; stage <= COMPARE; stage++) {
         const char *comma = stage == 0 ? "" : ", ";
         fprintf(answers, "%s\"%s\": %.9f", comma, stage_names[stage], request->steps.seconds[stage]);
     }
     fprintf(answers, "}, \"protocol\": %d, \"ok\": true", PROTOCOL);
+}
+
+static void write_timing(const Timing *timing, FILE *answers) {
+    fprintf(answers, "{\"inner\": %lld, \"samples\": [", (long long)timing->inner);
+    for (size_t index = 0; index < timing->sample_count; index++) {
+        fprintf(answers, "%s%.9g", index == 0 ? "" : ", ", timing->samples[index]);
+    }
+    fprintf(answers, "], \"warm\": %lld, \"stable\": %s}", (long long)timing->warm, timing->stable ? "true" : "false");
+}
+
+static void write_measured(const Request *request, FILE *answers) {
+    const Measured *measured = &request->measured;
+    fprintf(answers, "{\"load_seconds\": %.9g, \"first_seconds\": %.9g, \"peak_mb\": ", measured->load_seconds,
+            measured->first_seconds);
+    if (measured->peak_mb < 0) {
+        fputs("null", answers);
+    } else {
+        fprintf(answers, "%.3f", measured->peak_mb);
+    }
+    fputs(", \"timings\": [", answers);
+    for (size_t number = 0; number < request->bundle.set_count; number++) {
+        fputs(number == 0 ? "" : ", ", answers);
+        write_timing(&measured->timings[number], answers);
+    }
+    fprintf(answers, "], \"protocol\": %d, \"ok\": true", PROTOCOL);
 }
 
 static void write_failure(const Request *request, FILE *answers) {
@@ -238,8 +308,14 @@ static void answer(Request *request, FILE *answers) {
         if (done) {
             write_run(request, answers);
         }
+    } else if (op != NULL && strcmp(op, "measure") == 0) {
+        done = measure(request);
+        if (done) {
+            write_measured(request, answers);
+        }
     } else {
-        fail(&request->failure, "unknown request '%s'; this worker answers hello and run", op == NULL ? "" : op);
+        fail(&request->failure, "unknown request '%s'; this worker answers hello, run and measure",
+             op == NULL ? "" : op);
     }
     if (!done) {
         write_failure(request, answers);

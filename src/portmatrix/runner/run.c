@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-const char *const stage_names[STAGES] = {"PREPARE", "LOAD", "RUN", "COMPARE"};
+const char *const stage_names[STAGES] = {"PREPARE", "LOAD", "RUN", "COMPARE", "MEASURE"};
 
 void steps_begin(Steps *steps, FILE *answers) {
     *steps = (Steps){.answers = answers, .since = system_seconds()};
@@ -68,9 +68,10 @@ Tensor *read_samples(Arena *arena, const char *const *paths, size_t count, size_
         if (!npy_read(arena, paths[index], tensor, failure)) {
             return NULL;
         }
-        if (tensor->rank == 0 || (uint64_t)tensor->shape[0] != calls) {
-            fail(failure, "%s has shape %s; expected %zu calls, stacked along the first axis", paths[index],
-                 tensor_shape_text(tensor).text, calls);
+        uint64_t length = tensor->rank == 0 ? 0 : (uint64_t)tensor->shape[0];
+        if (length == 0 || (calls > 0 && length != calls)) {
+            fail(failure, "%s has shape %s; expected %s%zu calls, stacked along the first axis", paths[index],
+                 tensor_shape_text(tensor).text, calls > 0 ? "" : "at least ", calls > 0 ? calls : 1);
             return NULL;
         }
     }
@@ -127,8 +128,7 @@ bool bind_names(Arena *arena, const Model *model, const Bundle *bundle, Binding 
 
 /* --- Calls ------------------------------------------------------------------------------------------------------ */
 
-/* Return the slice of a stacked array that belongs to one call. */
-static bool slice(const Tensor *stacked, size_t call, Tensor *part) {
+bool call_of(const Tensor *stacked, size_t call, Tensor *part) {
     size_t bytes;
     *part = *stacked;
     part->rank--;
@@ -161,7 +161,7 @@ static bool stack(Arena *arena, Steps *steps, const Tensor *output, size_t call,
     if (call == 0 && !begin_stack(arena, output, calls, stacked, failure)) {
         return false;
     }
-    if (!slice(stacked, call, &place) || !tensor_bytes(&place, &bytes)) {
+    if (!call_of(stacked, call, &place) || !tensor_bytes(&place, &bytes)) {
         return fail_of_memory(failure);
     }
     if (output->dtype != place.dtype || !tensor_same_shape(output, &place)) {
@@ -180,7 +180,7 @@ static bool stack(Arena *arena, Steps *steps, const Tensor *output, size_t call,
 static bool run_call(Model *model, const Binding *binding, const Tensor *stacked, size_t call, Tensor *inputs,
                      Tensor *outputs, double *seconds, Failure *failure) {
     for (size_t index = 0; index < model->input_count; index++) {
-        if (!slice(&stacked[binding->inputs[index]], call, &inputs[index])) {
+        if (!call_of(&stacked[binding->inputs[index]], call, &inputs[index])) {
             return fail_of_memory(failure);
         }
     }

@@ -9,12 +9,12 @@
 #include "runtime.h"
 #include "tensor.h"
 
-/* The stages that a run can end in, in their order. */
-typedef enum Stage { PREPARE, LOAD, RUN, COMPARE, STAGES } Stage;
+/* The stages that a request can end in, in their order. */
+typedef enum Stage { PREPARE, LOAD, RUN, COMPARE, MEASURE, STAGES } Stage;
 
 extern const char *const stage_names[STAGES];
 
-/* How far a run has come. Each change is announced on `answers`, if there is such a stream. */
+/* How far a request has come. Each change is announced on `answers`, if there is such a stream. */
 typedef struct Steps {
     FILE *answers;
     Stage stage;
@@ -39,11 +39,15 @@ bool open_runtime(const char *library, Failure *failure);
 /* Whether the runtime takes artifacts of a format. */
 bool runtime_takes(const char *format, Failure *failure);
 
-/* Read stacked arrays, and check that they are `calls` long. Returns NULL if one cannot be read. */
+/* Read stacked arrays, and check that they are `calls` long, or not empty where that is 0. Returns NULL if one cannot
+   be read. */
 Tensor *read_samples(Arena *arena, const char *const *paths, size_t count, size_t calls, Failure *failure);
 
 /* Pair the names: by name where both sides have the same, else by position. */
 bool bind_names(Arena *arena, const Model *model, const Bundle *bundle, Binding *binding, Failure *failure);
+
+/* Take the slice of a stacked array that belongs to one call; false if it is more than memory could hold. */
+bool call_of(const Tensor *stacked, size_t call, Tensor *part);
 
 /* Run every call of a set; returns the stacked outputs in the order of the reference, or NULL. `seconds`, if given, has
    room for every call. Leaves the stage at COMPARE where the fault is that calls cannot be stacked. */

@@ -1,4 +1,4 @@
-/* What differs between operating systems: files, libraries, the clock, and the channels of a worker. */
+/* What differs between operating systems: files, libraries, the clock, memory, and the channels of a worker. */
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
 #else
@@ -279,6 +279,12 @@ double system_seconds(void) {
     QueryPerformanceFrequency(&frequency);
     return (double)ticks.QuadPart / (double)frequency.QuadPart;
 }
+
+double system_tick(void) {
+    LARGE_INTEGER frequency;
+    QueryPerformanceFrequency(&frequency);
+    return 1 / (double)frequency.QuadPart;
+}
 #else
 void *system_library(const char *path, Failure *failure) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -300,6 +306,55 @@ double system_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double system_tick(void) {
+    struct timespec tick;
+    clock_getres(CLOCK_MONOTONIC, &tick);
+    return (double)tick.tv_sec + (double)tick.tv_nsec * 1e-9;
+}
+#endif
+
+/* --- Memory ----------------------------------------------------------------------------------------------------- */
+
+#if defined(__linux__)
+/* Read a field of proc(5)'s status that is in KiB, such as "VmRSS:". */
+static bool read_status(const char *field, double *megabytes) {
+    char line[256];
+    bool found = false;
+    FILE *stream = system_open("/proc/self/status", "r");
+    while (stream != NULL && !found && fgets(line, sizeof line, stream) != NULL) {
+        found = strncmp(line, field, strlen(field)) == 0;
+    }
+    if (stream != NULL) {
+        fclose(stream);
+    }
+    if (found) {
+        *megabytes = strtod(line + strlen(field), NULL) / 1024;
+    }
+    return found;
+}
+
+bool system_resident(double *megabytes) {
+    FILE *stream = system_open("/proc/self/clear_refs", "w");
+    bool reset = stream != NULL && fputs("5", stream) != EOF; /* proc(5): the peak becomes what is resident now. */
+    reset = stream != NULL && fclose(stream) == 0 && reset;
+    return reset && read_status("VmRSS:", megabytes);
+}
+
+bool system_peak(double *megabytes) {
+    return read_status("VmHWM:", megabytes);
+}
+#else
+/* Not even tried elsewhere: under Wine there is a /proc, in which `self` is Wine's server. */
+bool system_resident(double *megabytes) {
+    (void)megabytes;
+    return false;
+}
+
+bool system_peak(double *megabytes) {
+    (void)megabytes;
+    return false;
 }
 #endif
 

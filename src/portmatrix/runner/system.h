@@ -1,4 +1,4 @@
-/* What differs between operating systems: files, libraries, the clock, and the channels of a worker. */
+/* What differs between operating systems: files, libraries, the clock, memory, and the channels of a worker. */
 #ifndef PORTMATRIX_SYSTEM_H
 #define PORTMATRIX_SYSTEM_H
 
@@ -55,8 +55,14 @@ void *system_library(const char *path, Failure *failure);
 /* Return a symbol of a library, or NULL. */
 Symbol system_symbol(void *library, const char *name);
 
-/* Seconds on a clock that only goes forward. */
+/* Seconds on a clock that only goes forward, and by how many it goes forward at least. */
 double system_seconds(void);
+double system_tick(void);
+
+/* Put into `megabytes` how many MiB of this process are in memory, and what is the most that there have been since that
+   was last asked. Return false where the system does not tell. */
+bool system_resident(double *megabytes);
+bool system_peak(double *megabytes);
 
 /* Give the standard streams to this program alone, and let what anybody prints go to the log: standard input becomes
    nothing, standard output standard error. */
