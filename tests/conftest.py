@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_suite import Assemble, Engine, Ran, RunMatrix, StartEngine, assemble_suite
+from tiny_suite import Assemble, Engine, Ran, RunMatrix, StartEngine, Witness, assemble_suite
 
 from portmatrix import environments, plan, suite
 from portmatrix.export import Bundle
@@ -23,7 +23,6 @@ from portmatrix.matrix import MatrixRun, Options, broken_records
 from portmatrix.plan import Selection
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store
-from portmatrix.types import Record
 
 collect_ignore = ["tiny"]
 #: What all plug-ins of the tiny suite require.
@@ -105,30 +104,6 @@ def assemble(tmp_path: Path) -> Assemble:
         return assemble_suite(tmp_path / name, plugins, models, spec)
 
     return make
-
-
-class Witness:
-    """A journal and a listener that remember; a cell recorded twice fails the test."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Record] = {}
-        self.said: list[str] = []
-
-    def add(self, record: Record) -> None:
-        """Keep the record as a file would give it back: what cannot be written and read must not pass here."""
-        assert record.cell not in self.records, f"{record.cell} was recorded twice"
-        self.records[record.cell] = Record.model_validate_json(record.model_dump_json())
-
-    def begins(self, what: str) -> None:
-        """Take no notice."""
-
-    def ended(self, record: Record) -> None:
-        """See that the record was written before it was shown."""
-        assert record.cell in self.records
-
-    def says(self, text: str) -> None:
-        """Remember what was said."""
-        self.said.append(text)
 
 
 @pytest.fixture

@@ -100,6 +100,9 @@ def test_what_cannot_be_tried_turns_no_run_red_that_tried_something(assemble: As
         (["dance"], "No such command"),
         (["list", "clouds"], "list has no 'clouds'; expected one of models, frameworks"),
         (["repro", "half/a/cell"], "'half/a/cell' is no cell id; expected framework/model/path/runtime/target"),
+        (["explain", "half/a/cell"], "'half/a/cell' is no cell id; expected framework/model/path/runtime/target"),
+        (["explain", "linear/free/native/plain/here"], "there are no records, neither "),
+        (["compare", "missing.jsonl", "missing.jsonl"], "there is no such file, and no such revision"),
         (["rate", "missing.jsonl"], "expected a file of records"),
         (["merge", "missing.jsonl", "-o", "merged.jsonl"], "expected a file of records"),
         (["run", "--bundles", "."], "holds no bundle archive"),
@@ -156,6 +159,43 @@ def test_a_full_disk_is_3_and_what_was_recorded_stands(
     assert ended.status == 3
     assert "error: the disk is full" in ended.err
     assert len(records_of(file)) == 1
+
+
+QUICK = {"groups": 2, "samples": 20, "seconds": 0.1, "threads": [1], "baseline": "plain"}
+
+
+def test_what_works_is_measured_and_added_to_its_records(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root, file = assemble("runtimes/plain", "runtimes/wrong", latency=QUICK), tmp_path / "records.jsonl"
+    command("run", NATIVE, "--suite", root, "-o", file)
+    ended = command("measure", "--suite", root, "-r", file)
+    assert ended.status == 0, ended
+    assert "linear/free/native/plain/here" in ended.out
+    assert "95% interval" in ended.out
+    made = [record for record in records.read(file) if record.latency is not None]
+    assert [record.cell for record in made] == ["linear/free/native/plain/here"]
+    (standing,) = (record for record in records.ResultSet(records.read(file)).records if record.id.runtime == "plain")
+    assert standing == made[0], "the record with its latency stands"
+
+
+def test_what_fails_while_it_is_measured_is_1(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root, file = assemble("runtimes/tires", latency=QUICK), tmp_path / "records.jsonl"
+    assert command("run", NATIVE, "--suite", root, "-o", file).status == 0
+    ended = command("measure", "--suite", root, "-r", file)
+    assert ended.status == 1
+    assert "out of breath" in ended.out
+
+
+def test_without_records_that_work_there_is_nothing_to_measure(
+    assemble: Assemble, command: Command, tmp_path: Path
+) -> None:
+    root, file = assemble("runtimes/wrong"), tmp_path / "records.jsonl"
+    ended = command("measure", "--suite", root, "-r", file)
+    assert ended.status == 2
+    assert "`portmatrix run` writes records" in ended.err
+    command("run", NATIVE, "--suite", root, "-o", file)
+    ended = command("measure", "--suite", root, "-r", file)
+    assert ended.status == 4
+    assert "both works and is chosen" in ended.err
 
 
 def test_nothing_selected_is_4_unless_allowed(assemble: Assemble, command: Command, tmp_path: Path) -> None:
@@ -307,6 +347,83 @@ def test_a_cell_is_reproduced_with_its_workers_folder(assemble: Assemble, comman
     assert "Traceback" in failed.out
 
 
+def test_a_failure_is_explained_and_its_remedy_run(assemble: Assemble, command: Command) -> None:
+    expect = [{"cells": "*/raises_run/*", "stage": "RUN", "reason": "too few registers"}]
+    root = assemble("runtimes/counted", "runtimes/raises_run", expect=expect)
+    command("run", NATIVE, "--suite", root)
+    cell, neighbour = "linear/free/native/raises_run/here", "linear/free/native/counted/here"
+    told = command("explain", cell, "--suite", root, "--no-verify")
+    assert told.status == 0
+    assert "XFAIL at RUN: ValueError: out of registers" in told.out
+    assert "blame: no referee was asked" in told.out
+    assert "expected in matrix.yaml: FAIL at RUN: too few registers" in told.out
+    assert f"PASS {neighbour}: run it by counted instead of raises_run" in told.out
+    assert "by the records, not verified" in told.out
+    assert len(executions(root)) == 1, "nothing is run to read records"
+    verified = command("explain", cell, "--suite", root)
+    assert verified.status == 0
+    assert "the smallest change that would deploy it: run it by counted instead of raises_run" in verified.out
+    assert "verified: PASS just now" in verified.out
+    assert len(executions(root)) == 2, "what is advised is run"
+
+
+def test_advice_that_does_not_hold_is_1(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    command("run", NATIVE, "--suite", root)
+    runtimes = root / "runtimes"
+    (runtimes / "plain.py").write_text((runtimes / "raises_run.py").read_text())
+    ended = command("explain", "linear/free/native/raises_run/here", "--suite", root)
+    assert ended.status == 1
+    assert "tried, and does not work here now: linear/free/native/plain/here: FAIL at RUN" in ended.out
+    assert "no change that works by the records works here now" in ended.out
+
+
+def test_a_cell_that_passes_or_is_not_planned_is_explained_too(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "targets/away", exclude=[{"cells": "*/graph/*", "reason": "not today"}])
+    command("run", NATIVE, "--suite", root)
+    passing = command("explain", "linear/free/native/plain/here", "--suite", root)
+    assert passing.status == 0
+    assert "it works: there is nothing to change" in passing.out
+    excluded = command("explain", "linear/free/graph/plain/here", "--suite", root, "--no-verify")
+    assert excluded.status == 0
+    assert "not planned: the suite excludes it: not today" in excluded.out
+    assert "PASS linear/free/native/plain/here" in excluded.out
+    misspelt = command("explain", "linear/free/native/plein/here", "--suite", root)
+    assert misspelt.status == 2
+    assert "the suite has no runtime 'plein'; expected one of plain (did you mean 'plain'?)" in misspelt.err
+
+
+def test_reference_results_fill_in_what_was_not_tried(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    command("run", "*/native/plain/*", "--suite", root, "-o", root / "results" / "reference.jsonl")
+    file = tmp_path / "mine.jsonl"
+    command("run", "*/native/raises_run/*", "--suite", root, "-o", file)
+    told = command("explain", "linear/free/native/raises_run/here", "--suite", root, "-r", file, "--no-verify")
+    assert "FAIL at RUN" in told.out
+    assert "PASS linear/free/native/plain/here: run it by plain instead of raises_run" in told.out
+
+
+def test_a_regression_is_1_and_progress_0(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    good, bad, other = (tmp_path / f"{name}.jsonl" for name in ("good", "bad", "other"))
+    command("run", "*/native/plain/*", "--suite", root, "-o", good)
+    command("run", "*/dynamic/plain/*", "--suite", root, "-o", other)
+    (root / "runtimes" / "plain.py").write_text((root / "runtimes" / "raises_run.py").read_text())
+    command("run", "*/native/plain/*", "--suite", root, "-o", bad)
+    worse = command("compare", good, bad)
+    assert worse.status == 1
+    assert "1 cells: 1 regression" in worse.out
+    assert command("compare", bad, good).status == 0
+    told = json.loads(command("compare", good, bad, "--json").out)
+    assert told["cells"][0]["after"]["stage"] == "RUN"
+    run = records_of(bad)["linear/free/native/plain/here"].run
+    assert command("compare", good, f"{bad}@{run}").status == 1
+    apart = command("compare", good, other)
+    assert apart.status == 4
+    assert "of 1 cells before and 1 after none is in both" in apart.err
+    assert command("compare", good, bad, "--cells", "*/dynamic/*").status == 4
+
+
 def test_records_are_merged_rated_and_reported(assemble: Assemble, command: Command, tmp_path: Path) -> None:
     root = assemble("runtimes/plain", "runtimes/raises_run")
     files = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
@@ -316,7 +433,13 @@ def test_records_are_merged_rated_and_reported(assemble: Assemble, command: Comm
     assert "4 cells in" in command("merge", *files, "-o", merged).out
     assert len(records_of(merged)) == 4
     rated = json.loads(command("rate", merged, "--suite", root, "--json").out)
-    assert [rating["framework"] for rating in rated] == ["linear"]
+    assert [(rating["framework"], rating["version"]) for rating in rated] == [("linear", 2)]
+    worked = json.loads(command("rate", merged, "--suite", root, "--explain", "linear", "--json").out)
+    assert worked["deployment"]["stars"] == rated[0]["deployment"]
+    assert "/plain/here PASS" in command("rate", merged, "--suite", root, "--explain", "linear").out
+    assert "linear deployment: not rated (" in command("rate", merged, "--suite", root).out
+    unknown = command("rate", merged, "--suite", root, "--explain", "liner")
+    assert (unknown.status, "did you mean 'linear'" in unknown.err) == (2, True)
     page, junit = tmp_path / "report.html", tmp_path / "junit.xml"
     assert command("report", merged, "--suite", root, "--html", page, "--junit", junit).status == 0
     assert "linear" in page.read_text()

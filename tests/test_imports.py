@@ -17,20 +17,23 @@ SOURCE = Path(portmatrix.__file__).parent
 #: Every module stands in one layer, and imports from its own and from the ones above it in this list only.
 LAYERS = (
     {"", "types", "errors", "globs"},
-    {"yaml_source", "spec", "plan", "compare", "rate", "render"},
+    {"yaml_source", "spec", "migrations", "plan", "compare", "latency", "rate", "render", "steps"}
+    | {"regression", "advice"}
+    | {"questions", "resampling", "arithmetic", "survey"},
     {"converters"},
     {"plugins", "bundle", "pool", "starter", "commands"},
     {"sites"},
     {"containers"},
     {"store", "workers", "records", "progress"},
-    {"npm"},
+    {"npm", "anchors", "history"},
     {"environments", "export", "run", "wheels", "runner", "attach"},
     {"programs"},
     {"places"},
     {"suite", "static"},
     {"recording", "archive", "conversion"},
-    {"reuse"},
+    {"reuse", "sources"},
     {"matrix"},
+    {"measure"},
     {"cli"},
 )
 #: From data to data: these layers see no process, no clock, no network and no chance.

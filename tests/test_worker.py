@@ -51,6 +51,101 @@ def test_inputs_and_outputs_are_bound_by_position_where_names_differ() -> None:
     assert made == {"y": [np.array([3.0])]}
 
 
+# --- Timing ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that only moves when something is done; to read it takes a tenth of a microsecond."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(worker.time, "perf_counter", self.read)
+
+    def read(self) -> float:
+        """Return the time, which goes on a little."""
+        self.now += 1e-7
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "inner"), [(1e-3, 1), (1e-5, 11), (1e-6, 105)])
+def test_the_clock_takes_a_thousandth_of_a_sample_at_most(
+    seconds: float, inner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def call() -> None:
+        clock.now += seconds
+
+    found = worker.time_calls(call, 10, 20)
+    assert abs(found["inner"] - inner) <= 1 + inner // 20
+    assert worker.CLOCK_SHARE * seconds * found["inner"] * 1.002 >= 1e-7
+    assert found["stable"]
+    assert found["samples"] == pytest.approx([seconds] * 20, rel=0.002)
+
+
+def test_a_clock_that_stands_still_during_a_call_gets_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1e-7] * 1000 + [1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: next(times))
+    assert worker.calls_of_a_sample(lambda: None) == 4
+
+
+def test_a_warm_up_lasts_until_times_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    calls = []
+
+    def call() -> None:
+        calls.append(clock.now)
+        clock.now += 0.05 * max(1, 10 - len(calls))
+
+    warm, stable = worker.warm_up(call, 60)
+    assert stable
+    assert warm == len(calls) == 12, "nine calls until it is as fast as it gets, and four chunks of that"
+
+
+def test_times_that_never_settle_are_measured_and_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    calls = []
+
+    def call() -> None:
+        calls.append(clock.now)
+        clock.now += 0.03 if len(calls) % 2 else 0.06
+
+    found = worker.time_calls(call, 1, 5)
+    assert not found["stable"]
+    assert len(found["samples"]) == 5
+
+
+def test_a_slow_call_gets_fewer_samples_and_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def call() -> None:
+        clock.now += 5
+
+    assert len(worker.time_calls(call, 1, 50)["samples"]) == 1
+
+
+def test_a_plug_in_s_own_caller_is_what_is_timed() -> None:
+    runtime = SimpleNamespace(
+        run=lambda _session, _inputs: "run", caller=lambda session, inputs: lambda: (session, inputs)
+    )
+    assert worker.caller_of(runtime, "session", {"x": 1})() == ("session", {"x": 1})
+    assert worker.caller_of(SimpleNamespace(run=lambda session, inputs: (session, inputs)), 1, 2)() == (1, 2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_peak_is_what_was_used_since_it_was_asked_for() -> None:
+    idle = worker.resident()
+    block = np.ones(8 << 20)
+    del block
+    peak = worker.resident(peak=True)
+    assert idle is not None
+    assert peak is not None
+    assert 60 <= peak - idle <= 120
+
+
+# --- Words ----------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [

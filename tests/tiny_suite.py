@@ -123,6 +123,30 @@ class Ran(NamedTuple):
         return {cell.rpartition("/")[0]: record.outcome for cell, record in self.records.items()}
 
 
+class Witness:
+    """A journal and a listener that remember; a cell recorded twice fails the test."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.said: list[str] = []
+
+    def add(self, record: Record) -> None:
+        """Keep the record as a file would give it back: what cannot be written and read must not pass here."""
+        assert record.cell not in self.records, f"{record.cell} was recorded twice"
+        self.records[record.cell] = Record.model_validate_json(record.model_dump_json())
+
+    def begins(self, what: str) -> None:
+        """Take no notice."""
+
+    def ended(self, record: Record) -> None:
+        """See that the record was written before it was shown."""
+        assert record.cell in self.records
+
+    def says(self, text: str) -> None:
+        """Remember what was said."""
+        self.said.append(text)
+
+
 class RunMatrix(Protocol):
     """The fixture ``run_matrix``."""
 

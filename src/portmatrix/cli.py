@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,25 +19,42 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from portmatrix import __version__, containers, environments, matrix, programs, recording, records, workers
+from portmatrix import (
+    __version__,
+    advice,
+    containers,
+    environments,
+    matrix,
+    programs,
+    recording,
+    records,
+    regression,
+    sources,
+    workers,
+)
 from portmatrix import archive as archives
+from portmatrix import measure as measuring
 from portmatrix import plan as planning
 from portmatrix import suite as suites
+from portmatrix.arithmetic import work_out
 from portmatrix.bundle import pack
 from portmatrix.errors import EnvironmentFailure, NothingSelected, PortmatrixError, StoreError, UserError
 from portmatrix.export import Bundle
 from portmatrix.globs import Globs
+from portmatrix.history import adding, columns, plot, queries
+from portmatrix.history import report as history_report
+from portmatrix.history.place import Place, default_place
 from portmatrix.matrix import MatrixRun, Options
 from portmatrix.plan import Plan, Selection
 from portmatrix.plugins import EnvironmentSpec, NoWay, Target
 from portmatrix.progress import Lines, display
 from portmatrix.rate import Rating, rate
 from portmatrix.records import Journal, ResultSet
-from portmatrix.render import html, junit, readme, summary, terminal
+from portmatrix.render import changes, explanation, html, junit, latencies, readme, summary, terminal, workings
 from portmatrix.starter import write_starter
 from portmatrix.store import Store, default_root, write_whole
 from portmatrix.suite import Suite
-from portmatrix.types import CellId, Outcome, Reach, Record
+from portmatrix.types import WORKING, CellId, Outcome, Reach, Record, Stage
 from portmatrix.workers import Failure
 
 app = typer.Typer(
@@ -47,11 +65,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+history_app = typer.Typer(help="Records of many runs: put in, asked for, taken out.", no_args_is_help=True)
+app.add_typer(history_app, name="history")
 console = Console()
 #: The exit status of a process that ^C ended.
 INTERRUPTED = 130
 #: As many workers as there are processors for this process, but no more than memory is likely to hold.
 JOBS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+#: Cells that work by their records, and are run to see whether they do, before advice is given up.
+TRIES = 3
 
 SuiteOption = Annotated[
     Path | None, typer.Option("--suite", help="Folder with the matrix.yaml; else the nearest one upwards.")
@@ -70,6 +92,13 @@ ReachOption = Annotated[
     Reach | None, typer.Option("--reach", help="Reach targets in this way only; else in the best that there is.")
 ]
 FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
+
+PlaceOption = Annotated[
+    str | None,
+    typer.Option("--history", envvar="PORTMATRIX_HISTORY", help="Its folder or URL (s3://…); else beside the store."),
+]
+SinceOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="From this day on, in UTC.")]
+UntilOption = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Up to this day, in UTC.")]
 
 
 def _suite(named: Path | None, reach: Reach | None = None) -> Suite:
@@ -104,8 +133,15 @@ def _everywhere(suite: Suite) -> Iterable[str]:
 
 
 def _results(suite: Suite, found: Iterable[Record]) -> tuple[ResultSet, tuple[Rating, ...]]:
-    results = ResultSet(found, _everywhere(suite))
-    return results, rate(results.records, suite.spec.ratings)
+    known = list(found)
+    return ResultSet(known, _everywhere(suite)), rate(_evidence(suite, known), suite.spec.ratings)
+
+
+def _evidence(suite: Suite, found: Sequence[Record]) -> list[Record]:
+    """Return what ratings rest on: all records, since those of one cell may be repeats, and NOT_RUN for the others."""
+    known = {record.cell for record in found}
+    unknown = (cell for cell in _everywhere(suite) if cell not in known)
+    return [*found, *(records.not_run(cell, "no record of this cell", run="-") for cell in unknown)]
 
 
 def _read(files: Iterable[Path]) -> list[Record]:
@@ -279,6 +315,43 @@ def run(
     raise typer.Exit(1 if any(record.unexpected for record in ended) else 0)
 
 
+@app.command()
+def measure(
+    globs: GlobsArgument = None,
+    file: Annotated[Path | None, typer.Option("--records", "-r", help="Records (results/records.jsonl).")] = None,
+    reach: ReachOption = None,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Measure the latency of cells that work, against a baseline; leave the machine alone meanwhile.
+
+    The records are added to the file that they were read from; of two of a cell the later one stands.
+    """
+    loaded = _suite(suite, reach)
+    kept = _store(store)
+    file = file or _default_output(loaded)
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; `portmatrix run` writes records, and what passed there can be measured")
+    session = _run_name()
+    with Journal(file, resume=True) as journal:
+        standing = ResultSet(journal.found).records
+        chosen = measuring.worth(standing, loaded.spec.latency, globs or ())
+        if not chosen:
+            raise NothingSelected(f"no cell in {file} both works and is chosen; `portmatrix list cells` names cells")
+        with display(console, len(chosen)) as listener:
+            matrix_run = MatrixRun(loaded, kept, journal, listener, Options(session))
+            stage = measuring.Measuring(loaded, kept, matrix_run, session)
+            made = []
+            for record in chosen:
+                listener.begins(f"{record.cell} (measuring)")
+                made.append(stage.measure(record, standing))
+                journal.add(made[-1])
+                listener.ended(made[-1])
+    latencies.print_latencies(console, made)
+    console.print(f"records: {file}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if any(record.stage is Stage.MEASURE and record.unexpected for record in made) else 0)
+
+
 def _default_output(suite: Suite) -> Path:
     root = Path.cwd() if suite.root == suites.PACKAGED else suite.root
     return root / "results" / "records.jsonl"
@@ -314,11 +387,18 @@ def merge(
 def rate_(
     files: FilesArgument,
     suite: SuiteOption = None,
+    explained: Annotated[
+        str | None, typer.Option("--explain", help="The arithmetic of one framework, down to the cells.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The ratings with all their components as JSON.")] = False,
 ) -> None:
     """Rate the frameworks in records files, and show what each star rests on."""
     loaded = _suite(suite)
-    _, ratings = _results(loaded, _read(files))
+    if explained is not None:
+        worked = work_out(_evidence(loaded, _read(files)), loaded.spec.ratings, explained)
+        typer.echo(worked.model_dump_json(indent=1) if as_json else "\n".join(workings.lines(worked)))
+        return
+    ratings = rate(_evidence(loaded, _read(files)), loaded.spec.ratings)
     if as_json:
         typer.echo(json.dumps([rating.model_dump(mode="json") for rating in ratings], indent=1))
         return
@@ -326,7 +406,8 @@ def rate_(
         for name, stars in (("deployment", rating.deployment), ("cross-platform", rating.cross_platform)):
             console.print(f"[bold]{rating.framework}[/] {name}: {readme.stars_text(stars)}", highlight=False)
             for part in stars.components:
-                text = f"  {part.name:<17} weight {part.weight:.2f}  {part.low:.3f}..{part.high:.3f}  {part.text}"
+                bounds = f"{part.value:.3f} ({part.low:.3f}..{part.high:.3f})"
+                text = f"  {part.name:<17} weight {part.weight:.2f}  {bounds}  {part.text}"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -390,10 +471,7 @@ def repro(
     store: StoreOption = None,
 ) -> None:
     """Run one cell again, verbosely, and keep the worker's folder."""
-    try:
-        wanted = CellId.parse(cell)
-    except ValueError as error:
-        raise UserError(f"{error}; `portmatrix list cells` shows all of them") from error
+    wanted = _cell_id(cell)
     loaded = _suite(suite, reach)
     kept = _store(store)
     planned = _plan(loaded, Selection((cell,)))
@@ -411,6 +489,116 @@ def repro(
             typer.echo(f"bundle: {kept.bundle_folder(record.bundle)}")
         typer.echo(f"worker's folder: {folder}")
         raise typer.Exit(1 if record.unexpected else 0)
+
+
+def _cell_id(text: str) -> CellId:
+    try:
+        return CellId.parse(text)
+    except ValueError as error:
+        raise UserError(f"{error}; `portmatrix list cells` shows all of them") from error
+
+
+@app.command()
+def explain(
+    cell: Annotated[str, typer.Argument(help="The id of one cell, as every table and record shows it.")],
+    files: Annotated[
+        list[Path] | None, typer.Option("--records", "-r", help="Records (results/records.jsonl); may be repeated.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Run the nearest cell that works, to see that it does.")] = True,
+    reach: ReachOption = None,
+    suite: SuiteOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Say why a cell fails, and which smallest change would deploy its model on its target."""
+    wanted = _cell_id(cell)
+    loaded = _suite(suite, reach)
+    found = _known_records(loaded, files or ())
+    axes = suites.axes(loaded)
+    wrong = advice.unknown_name(wanted, axes)
+    if wrong and cell not in found:
+        raise UserError(f"{cell}: {wrong}")
+    kinship = _kinship(loaded, wanted.framework)
+    told = advice.explain(wanted, found, kinship, axes, suites.exclusions(loaded), loaded.spec.expect)
+    verified = _verified(told, loaded, _store(store)) if verify else []
+    explanation.print_explanation(console, told, kinship.roads, verified)
+    raise typer.Exit(1 if verified and verified[-1].outcome not in WORKING else 0)
+
+
+def _known_records(suite: Suite, files: Sequence[Path]) -> dict[str, Record]:
+    """Return the standing records of files by cell; the suite's reference results fill in what was not tried there."""
+    usual, reference = _default_output(suite), suite.root / sources.REFERENCE
+    named = files or [file for file in (usual,) if file.is_file()]
+    if not named and not reference.is_file():
+        raise UserError(f"there are no records, neither {usual} nor {reference}; `portmatrix run` makes them")
+    found = {record.cell: record for record in ResultSet(_read([reference] if reference.is_file() else ())).records}
+    for record in ResultSet(_read(named)).records:
+        if record.outcome is not Outcome.NOT_RUN or record.cell not in found:
+            found[record.cell] = record
+    return found
+
+
+def _kinship(suite: Suite, framework: str) -> advice.Kinship:
+    """Return what the suite says of a framework's paths, and of which runtimes are versions of one another."""
+    exporter = suite.plugins.exporters.get(framework)
+    paths = exporter.paths if exporter is not None else {}
+    return advice.Kinship(
+        {name: advice.Road(path.kind, path.format, path.batch) for name, path in paths.items()},
+        {name: str(runtime.file) for name, runtime in suite.plugins.runtimes.items()},
+        frozenset(suite.spec.referees.values()),
+    )
+
+
+def _verified(told: advice.Explanation, suite: Suite, store: Store) -> list[Record]:
+    """Run the neighbours that are known to work, the nearest first, until one does or ``TRIES`` have not."""
+    tried: list[Record] = []
+    for neighbour in told.works[:TRIES] if told.state is not advice.State.WORKS else ():
+        tried.append(_attempt(suite, store, str(neighbour.cell)))
+        if tried[-1].outcome in WORKING:
+            break
+    return tried
+
+
+def _attempt(suite: Suite, store: Store, cell: str) -> Record:
+    """Return the record of a cell that is run now, whatever is known of it."""
+    name = _run_name()
+    try:
+        planned = _plan(suite, Selection((cell,)))
+    except NothingSelected as error:
+        return records.not_run(cell, str(error), run=name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record.jsonl"
+        with Journal(file, resume=False) as journal, Lines(console, len(planned.cells)) as listener:
+            MatrixRun(suite, store, journal, listener, Options(name, 1, rerun=True)).execute(planned)
+        return next(records.read(file), records.not_run(cell, "its exporter or its runtime is broken", run=name))
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="A records file, FILE@RUN, a history, or REV[:PATH] of git.")],
+    after: Annotated[str, typer.Argument(help="The same, of what came later.")],
+    cells: Annotated[str, typer.Option("--cells", help="Glob over the cells to compare.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="All that was found as JSON.")] = False,
+    suite: SuiteOption = None,
+) -> None:
+    """Show what changed from one set of records to another; ends with 1 if a cell's outcome or latency regressed."""
+    folder = _own_folder(suite)
+    found = regression.compare(sources.load(before, folder, cells), sources.load(after, folder, cells))
+    if as_json:
+        typer.echo(changes.to_json(found))
+    else:
+        changes.print_changes(console, found)
+    raise typer.Exit(1 if found.regressed else 0)
+
+
+def _own_folder(named: Path | None) -> Path:
+    """Return the suite's folder, or the working folder where there is no suite but the packaged one."""
+    try:
+        root = suites.find_root(Path.cwd(), named)
+    except UserError:
+        if named is not None:
+            raise
+        return Path.cwd()
+    return Path.cwd() if root == suites.PACKAGED else root
 
 
 @app.command()
@@ -532,6 +720,65 @@ def _input_shape(text: str) -> tuple[str, tuple[int | None, ...]]:
     if not all(part.isidentifier() or (part.isdecimal() and int(part) > 0) for part in parts):
         raise UserError(f"--input-shape {text}: expected sizes such as batch,1,8,8, or x=batch,1,8,8")
     return name, tuple(int(part) if part.isdecimal() else None for part in parts)
+
+
+@history_app.command("add")
+def history_add(files: FilesArgument, place: PlaceOption = None) -> None:
+    """Put the records of files into the history, of any schema version; those that it has are left as they are."""
+    added = adding.add(Place(place or default_place()), files)
+    typer.echo(f"{added.new:,} of {added.read:,} records were new; they are of {added.days} days")
+
+
+@history_app.command("show")
+def history_show(
+    globs: GlobsArgument = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most cells that are shown in detail.")] = 10,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Latency over time, as .svg, .png, .html or .json (Vega-Lite).")
+    ] = None,
+    every_timing: Annotated[
+        bool, typer.Option("--timings", help="Latencies of every batch and number of threads, not of the first only.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+    place: PlaceOption = None,
+) -> None:
+    """Show how cells ended over time, how steadily, how fast they were, and when that changed."""
+    found = history_report.gather(
+        Place(place or default_place()),
+        globs or (),
+        since=_day(since),
+        until=_day(until),
+        limit=limit,
+        every_timing=every_timing,
+    )
+    if as_json:
+        typer.echo(json.dumps(history_report.as_data(found), indent=1))
+    else:
+        history_report.print_report(console, found)
+    if plot_file:
+        plot.write(found.trends, plot_file)
+        console.print(f"wrote {plot_file}", markup=False, highlight=False, soft_wrap=True)
+
+
+@history_app.command("get")
+def history_get(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The records file to write.")],
+    globs: GlobsArgument = None,
+    run: Annotated[str | None, typer.Option("--run", help="Only records of the run of that name.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    place: PlaceOption = None,
+) -> None:
+    """Write records of the history into a file, for every command that reads records."""
+    found = queries.records(Place(place or default_place()), globs or (), run=run, since=_day(since), until=_day(until))
+    records.write_merged((columns.canonical(record).encode() for record in found), output)
+    typer.echo(f"wrote {output}")
+
+
+def _day(named: datetime | None) -> str | None:
+    return named.date().isoformat() if named else None
 
 
 @app.command()

@@ -435,7 +435,22 @@ class MatrixRun:
         return self._suite.plugins.runtimes[name]
 
     @contextmanager
-    def _lease(self, plugin: Exporter | Runtime, wanted: Wanted) -> Iterator[Lease]:
+    def lease(self, runtime: Runtime, target: str, threads: int) -> Iterator[Lease]:
+        """Yield a lease on a worker of its own for the runtime on a target; raises ``EnvironmentFailure``."""
+        wanted = self._wanted(runtime, self._suite.plugins.targets[target])
+        with self._lease(runtime, wanted, threads) as lease:
+            yield lease
+
+    def installed_bytes(self, runtime: Runtime, target: str) -> int | None:
+        """Return what the runtime's environment on a target takes of the disk, where it is a folder of the store."""
+        wanted = self._wanted(runtime, self._suite.plugins.targets[target])
+        folder = self._store.root / "envs" / place_of(wanted.way).key(wanted)
+        if not folder.is_dir():
+            return None
+        return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+
+    @contextmanager
+    def _lease(self, plugin: Exporter | Runtime, wanted: Wanted, threads: int | None = None) -> Iterator[Lease]:
         """Yield a lease on a worker in the plug-in's environment, built if need be; raises ``EnvironmentFailure``."""
         spec, name = plugin.environment, plugin.name
         place = place_of(wanted.way)
@@ -453,13 +468,13 @@ class MatrixRun:
         launch = environments.launch(built, name, spec, shared, wanted.way.prefix, wanted.way.env)
         if isinstance(plugin, Runtime):
             launch = launch._replace(plugin=plugin.file)
-        with self._worker(launch, self._limits(self._cell_limits, spec, wanted.way)) as lease:
+        with self._worker(launch, self._limits(self._cell_limits, spec, wanted.way), threads) as lease:
             yield lease
 
     @contextmanager
-    def _worker(self, launch: Launch, limits: Limits) -> Iterator[Lease]:
+    def _worker(self, launch: Launch, limits: Limits, threads: int | None = None) -> Iterator[Lease]:
         with self._worker_folder(launch.name) as folder:
-            lease = Lease(launch, folder, limits, self._options.threads)
+            lease = Lease(launch, folder, limits, threads or self._options.threads)
             self._leases.add(lease)
             try:
                 yield lease

@@ -214,6 +214,22 @@ class Limits(_Part):
     memory_mb: Megabytes = 4096
 
 
+class LatencySpec(_Part):
+    """How cells that work are measured, and which of them where nobody says which.
+
+    Each of ``groups`` groups has two blocks of the candidate and two of the baseline, each in a fresh worker, with up
+    to ``samples`` samples in ``seconds`` for each batch; ``threads`` are those of the runtime, 0 for all processors.
+    ``baseline`` is the runtime that others are compared with, where it has the model; else it is the framework's own.
+    """
+
+    cells: tuple[CellGlob, ...] = ("*",)
+    groups: Annotated[int, Field(ge=2, le=100)] = 5
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 70
+    seconds: Annotated[float, Field(gt=0, le=600)] = 1
+    threads: Annotated[tuple[Annotated[int, Field(ge=0, le=1024)], ...], Field(min_length=1)] = (1, 0)
+    baseline: Name = "onnxruntime"
+
+
 class Expectation(_Part):
     """A known failure: these cells are expected to FAIL at this stage, for this reason.
 
@@ -335,9 +351,9 @@ class _Weights(_Part):
 class DeploymentWeights(_Weights):
     """What each part counts in the deployment rating; all sum to 1."""
 
-    interpreter_free: Share = 0.25
+    interpreter_free: Share = 0.3
     reach: Share = 0.4
-    strictness: Share = 0.25
+    strictness: Share = 0.2
     latency: Share = 0.1
 
 
@@ -365,13 +381,21 @@ _PLATFORMS: dict[str, tuple[str, ...]] = {
 }
 
 
+def _second(value: object) -> object:
+    """Return ``value``; raises ``ValueError`` for all but 2, and says of 1 what has become of it."""
+    if type(value) is not int or value != 2:
+        old = ": version 1 did not measure latency and interpreters; take over the weights as they are, or new ones"
+        raise ValueError(f"expected 2, got {shown(value)}{old if value == 1 and type(value) is int else ''}")
+    return value
+
+
 class RatingSpec(_Part):
     """How records become half-stars. ``platforms`` says which targets count for which platform of the survey.
 
     ``survey`` is by framework as it is called here, and may name frameworks that the suite does not have.
     """
 
-    version: Version = 1
+    version: Annotated[Literal[2], BeforeValidator(_second)] = 2
     deployment: DeploymentWeights = DeploymentWeights()
     cross_platform: CrossPlatformWeights = CrossPlatformWeights()
     platforms: dict[Name, Annotated[tuple[NameGlob, ...], Field(min_length=1)]] = Field(
@@ -427,6 +451,7 @@ class MatrixSpec(_Part):
     scope: tuple[Scope, ...] = ()
     bundle: BundleSpec = Field(default_factory=BundleSpec)
     limits: Limits = Limits()
+    latency: LatencySpec = LatencySpec()
     tolerances: tuple[ToleranceRule, ...] = ()
     referees: dict[Name, Name] = Field(default={"onnx": "onnx-reference"})
     expect: tuple[Expectation, ...] = ()

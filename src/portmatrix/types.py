@@ -183,6 +183,54 @@ class Lookup(Frozen):
     unchecked: tuple[str, ...] = ()
 
 
+class Timing(Frozen):
+    """One way of calling a model, timed against the baseline runtime with the same inputs. Times are in seconds.
+
+    A sample is the mean time of ``inner`` calls in a row. ``samples`` counts those of all blocks; a quantile is there
+    only where there are enough of them (``latency.MINIMUM``). ``ratio`` is the candidate's time over the baseline's,
+    ``low`` and ``high`` its 95% interval over ``groups`` groups of blocks; all three are None without a baseline.
+    """
+
+    batch: int
+    threads: int
+    inner: int
+    samples: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    baseline_p50: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    groups: int = 0
+
+
+class Latency(Frozen):
+    """What the MEASURE stage found of a cell that works: seconds, MiB, bytes, and the machine it was found on.
+
+    ``baseline`` names the runtime that ``ratio`` compares with (empty: none could run the model). ``blocks`` has, for
+    each timing and each group of blocks, the logarithm of the group's ratio: what an interval, or a later comparison of
+    two sessions, is made from. ``anchors`` are four fixed loads before and after, in seconds; a drift of more than a
+    tenth makes the measurement ``unstable``. ``peak_mb`` is the worker's peak memory above what it had when idle,
+    ``first_seconds`` the first call. ``host`` says what the processor was and did; ``emulated`` times are compared with
+    no others.
+    """
+
+    baseline: str
+    session: str
+    timings: tuple[Timing, ...]
+    blocks: tuple[tuple[float, ...], ...] = ()
+    load_seconds: float
+    first_seconds: float
+    peak_mb: float | None = None
+    artifact_bytes: int
+    installed_bytes: int | None = None
+    anchors: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    unstable: bool = False
+    emulated: bool = False
+    host: dict[str, str] = Field(default_factory=dict)
+
+
 class Record(Frozen):
     """One attempt at one cell. Times are UTC in ISO 8601, durations in seconds.
 
@@ -191,7 +239,8 @@ class Record(Frozen):
     ``expected`` is the reason given in ``matrix.yaml`` where the outcome is XFAIL or XPASS. ``environment`` names what
     ran (interpreter, package versions, processor); ``facts`` what the exporter and the worker reported of themselves
     (opset written, how the network was closed). ``lookup`` is there where the target was reached statically: then
-    nothing was run, and the outcome is FAIL where it cannot run there, NOT_RUN where it might.
+    nothing was run, and the outcome is FAIL where it cannot run there, NOT_RUN where it might. ``latency`` is there
+    where the cell works and was measured.
     """
 
     schema_version: Literal[1] = 1
@@ -211,6 +260,7 @@ class Record(Frozen):
     comparisons: tuple[Comparison, ...] = ()
     blame: Blame | None = None
     lookup: Lookup | None = None
+    latency: Latency | None = None
     bundle: str | None = None
     recipe: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)

@@ -4,15 +4,17 @@ It is a single file that needs the standard library and numpy alone and runs on 
 requests as JSON lines, answers each with one JSON line, and exchanges tensors as .npy files. What plug-ins print goes
 to the log (stderr); the answers travel on a private copy of standard output that plug-ins cannot reach by printing.
 
-Requests carry ``op`` (``hello``, ``train``, ``export``, ``convert``, ``run``) and ``id``. While one is worked on, lines
-``{"event": "stage", "stage": ...}`` say how far it has come, so that a death can be put down to its stage. An answer is
-``{"id": ..., "ok": true, ...}`` or ``{"id": ..., "ok": false, "stage", "reason", "fault", "trace"}`` where fault is
-``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the data set did).
+Requests carry ``op`` (``hello``, ``train``, ``export``, ``convert``, ``run``, ``measure``) and ``id``. While one is
+worked on, lines ``{"event": "stage", "stage": ...}`` say how far it has come, so that a death can be put down to its
+stage. An answer is ``{"id": ..., "ok": true, ...}`` or ``{"id": ..., "ok": false, "stage", "reason", "fault",
+"trace"}`` where fault is ``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the data set
+did).
 """
 
 import contextlib
 import errno
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import io
@@ -38,6 +40,10 @@ Send = Callable[[Json], None]
 PROTOCOL = 1
 #: A disk with less room than this (bytes) is full, whatever the failing library said of it.
 DISK_FULL = 1 << 16
+#: Of a sample's time, the share that reading the clock twice may take.
+CLOCK_SHARE = 0.001
+#: A warm-up lasts until the mean times of this many chunks in a row, each of so many seconds, are this close together.
+STABLE_CHUNKS, CHUNK_SECONDS, STABLE = 4, 0.02, 0.05
 #: How much of a reason is kept, in characters; whole texts stand in the log.
 REASON_LENGTH = 500
 
@@ -144,6 +150,8 @@ class Session:
             return self._convert(request)
         if op == "run":
             return self._run(request)
+        if op == "measure":
+            return self._measure(request)
         raise Failed("PREPARE", "unknown request %r" % (op,), "harness")
 
     def _hello(self, request: Json) -> Json:
@@ -238,6 +246,143 @@ class Session:
             for number, arrays in enumerate(stacked)
         ]
         return {"outputs": outputs, "degraded": str(degraded or ""), "seconds": stages.seconds}
+
+    def _measure(self, request: Json) -> Json:
+        """Time the calls of a model that works: what is called is loaded once, each set's first call is run again."""
+        stages = Stages(self._send)
+        runtime = stages.step("PREPARE", "harness", self._module, request["file"])
+        given = [
+            stages.step("PREPARE", "harness", read_samples, request["bundle"], samples["inputs"])
+            for samples in request["sets"]
+        ]
+        signature = request["signature"]
+        idle = resident()
+        start = time.perf_counter()
+        loaded = stages.step(
+            "LOAD", "model", runtime.load, request["entry"], request["format"], signature, request["threads"]
+        )
+        load_seconds = time.perf_counter() - start
+        names = stages.step("LOAD", "model", runtime.input_names, loaded)
+        source = pair(names, [tensor["name"] for tensor in signature["inputs"]], "input")
+        first = None  # type: Optional[float]
+        timings = []
+        for arrays, samples in zip(given, request["sets"]):
+            first_call = first_rows(arrays, signature, samples["batch"])
+            inputs = {name: first_call[source[name]] for name in names}
+            start = time.perf_counter()
+            stages.step("MEASURE", "model", runtime.run, loaded, inputs)
+            first = time.perf_counter() - start if first is None else first
+            call = stages.step("MEASURE", "model", caller_of, runtime, loaded, inputs)
+            timings.append(stages.step("MEASURE", "model", time_calls, call, request["seconds"], request["samples"]))
+        peak = resident(peak=True)
+        grown = None if idle is None or peak is None else max(0.0, round(peak - idle, 3))
+        return {"load_seconds": load_seconds, "first_seconds": first, "peak_mb": grown, "timings": timings}
+
+
+def first_rows(stacked: Arrays, signature: Json, batch: int) -> Arrays:
+    """Return the inputs of the first call, of which so many rows where the batch is symbolic."""
+    first = {}
+    for tensor in signature["inputs"]:
+        value = stacked[tensor["name"]][0]
+        symbolic = tensor["shape"][:1] == [None]
+        first[tensor["name"]] = np.ascontiguousarray(value[:batch]) if symbolic else value
+    return first
+
+
+def caller_of(runtime: Any, session: Any, inputs: Arrays) -> Any:
+    """Return a function that runs the session once; a plug-in's own, if it has one, does nothing but that.
+
+    What a runtime wants of a caller only once (names, buffers) is then not timed with every call.
+    """
+    if hasattr(runtime, "caller"):
+        return runtime.caller(session, inputs)
+    return lambda: runtime.run(session, inputs)
+
+
+def time_calls(call: Callable[[], Any], seconds: float, samples: int) -> Json:
+    """Return ``samples`` raw samples of a call in seconds, each the mean of ``inner`` calls, after a warm-up.
+
+    Fewer where ``seconds`` do not suffice, but one at least. ``warm`` says how many calls the warm-up took and
+    ``stable`` whether times had settled by its end, which is after ``seconds`` at the latest.
+    """
+    warm, stable = warm_up(call, seconds)
+    inner = calls_of_a_sample(call)
+    clock = time.perf_counter
+    taken = []  # type: List[float]
+    rounds = range(inner)
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        deadline = clock() + seconds
+        while len(taken) < samples and (not taken or clock() < deadline):
+            start = clock()
+            for _ in rounds:
+                call()
+            taken.append((clock() - start) / inner)
+    finally:
+        if collecting:
+            gc.enable()
+    return {"inner": inner, "samples": taken, "warm": warm, "stable": stable}
+
+
+def calls_of_a_sample(call: Callable[[], Any]) -> int:
+    """Return how many calls in a row take long enough for the clock's own share of their time."""
+    clock = time.perf_counter
+    own = clock_seconds()
+    inner = 1
+    while True:
+        start = clock()
+        for _ in range(inner):
+            call()
+        taken = clock() - start
+        if own <= CLOCK_SHARE * taken:
+            return inner
+        if taken <= 0:  # the clock did not move
+            inner *= 2
+            continue
+        inner = max(inner + 1, int(np.ceil(1.05 * inner * own / (CLOCK_SHARE * taken))))
+
+
+def warm_up(call: Callable[[], Any], seconds: float) -> Tuple[int, bool]:
+    """Call until times are stable or ``seconds`` are over; returns how many calls, and which it was."""
+    clock = time.perf_counter
+    deadline = clock() + seconds
+    calls, means = 0, []  # type: int, List[float]
+    while True:
+        start, count = clock(), 0
+        while not count or clock() - start < CHUNK_SECONDS:
+            call()
+            count += 1
+        calls += count
+        means.append((clock() - start) / count)
+        last = means[-STABLE_CHUNKS:]
+        if len(last) == STABLE_CHUNKS and max(last) <= min(last) * (1 + STABLE):
+            return calls, True
+        if clock() > deadline:
+            return calls, False
+
+
+def clock_seconds() -> float:
+    """Return how long it takes to read the clock twice, as every sample does: the least of many times."""
+    clock = time.perf_counter
+    return min(-(clock() - clock()) for _ in range(1000)) or time.get_clock_info("perf_counter").resolution
+
+
+def resident(peak: bool = False) -> Optional[float]:
+    """Return this process's resident memory in MiB, or the most that it has been since it was last asked for without
+    ``peak``; None where the system has no such file.
+    """
+    try:
+        if not peak:
+            with io.open("/proc/self/clear_refs", "w") as stream:
+                stream.write("5")  # proc(5): resets the peak to what is resident now
+        with io.open("/proc/self/status") as stream:
+            field = "VmHWM:" if peak else "VmRSS:"
+            (line,) = [line for line in stream if line.startswith(field)]
+    except (OSError, ValueError):
+        return None
+    return int(line.split()[1]) / 1024.0
 
 
 def load_module(file: str) -> ModuleType:

@@ -145,6 +145,18 @@ def ratings(records: list[Record]) -> tuple[Rating, ...]:
 
 
 @pytest.fixture(scope="session")
+def surer(ratings: tuple[Rating, ...]) -> tuple[Rating, ...]:
+    """The ratings, as sure of themselves as ratings can be: in turn rated, provisional, and not rated."""
+    standings = ("rated", "provisional", "not rated")
+    return tuple(
+        rating.model_copy(
+            update={"deployment": rating.deployment.model_copy(update={"standing": standings[number % 3]})}
+        )
+        for number, rating in enumerate(ratings)
+    )
+
+
+@pytest.fixture(scope="session")
 def survey() -> dict[str, SurveyEntry]:
     return {
         "caffe": SurveyEntry(toolkit="Caffe", deployment=5, cross_platform=None),

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from portmatrix.render.html import report
+from portmatrix.render.readme import stars_text
 from portmatrix.types import Outcome
 
 
@@ -64,6 +65,16 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     assert not page.values("src")
     assert all(link.startswith("#") for link in page.values("href"))
     assert {tag for tag, _ in page.elements}.isdisjoint({"link", "iframe", "img", "object", "base"})
+
+
+def test_every_rating_shows_its_interval_how_sure_it_is_and_its_parts(records: Any, surer: Any) -> None:
+    text = " ".join(Page(report(records, surer)).text.split())
+    for given in (stars for rating in surer for stars in (rating.deployment, rating.cross_platform)):
+        assert stars_text(given) in text
+        for part in given.components:
+            name = f"{part.name} *" if part.assumed else part.name
+            assert f"{name}{part.weight:.0%}{part.value:.0%}{part.low:.0%}" in text
+    assert any(part.assumed for rating in surer for part in rating.deployment.components)
 
 
 def test_all_cells_and_their_numbers_are_in_the_data(page: Page, records: Any) -> None:

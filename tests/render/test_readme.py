@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from portmatrix.errors import UserError
-from portmatrix.render.readme import BEGIN, END, badge_text, render_section, replace_section, results_page
+from portmatrix.render.readme import BEGIN, END, badge_text, render_section, replace_section, results_page, stars_text
 from portmatrix.render.table import badge_table
 from portmatrix.types import Outcome, Reach, Stage
 
@@ -47,6 +47,19 @@ def test_tables_have_as_many_fields_as_heads_in_every_row(
             assert len(set(rows)) == 1
     lines = render_section(records, ratings, survey).splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}) == 1
+
+
+def test_every_rating_shows_its_interval_and_how_sure_it_is(records: Any, surer: Any, survey: Any) -> None:
+    section = render_section(records, surer, survey)
+    standings = set()
+    for rating in surer:
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| **{rating.framework}** |")]
+        for given in (rating.deployment, rating.cross_platform):
+            standings.add(given.standing)
+            assert f"| {stars_text(given)} |" in row
+            assert f"({given.low:g} to {given.high:g}" in row
+            assert (given.standing in row) or given.standing == "rated"
+    assert standings == {"rated", "provisional", "not rated"}
 
 
 def test_equal_records_give_equal_bytes(records: Any, ratings: Any) -> None:

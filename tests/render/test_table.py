@@ -2,14 +2,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portmatrix.rate import Stars
+from portmatrix.rate import Stars, standing_of
+from portmatrix.render.readme import stars_text
 from portmatrix.render.table import MARKS, URGENCY, Shown, anchor, badge_table, shown_of, stars, stars_in_words
 from portmatrix.types import Outcome, Reach, Record
 
 NAMES = st.text(st.characters(exclude_characters="/"), min_size=1)
+
+
+def made(value: float | None, low: float, high: float, coverage: float) -> Stars:
+    """Return stars as they would be, but for what they rest on."""
+    return Stars(
+        value=value,
+        low=low,
+        high=high,
+        coverage=coverage,
+        standing=standing_of(value, low, high, coverage),
+        score=None if value is None else value / 5,
+        bounds=(low / 5, high / 5),
+        sampled=(low / 5, high / 5),
+        components=(),
+    )
 
 
 def one_of_each(make: Any) -> list[Record]:
@@ -111,9 +128,23 @@ def test_stars() -> None:
     assert stars(0) == "☆☆☆☆☆"
     assert stars(5) == "★★★★★"
     assert stars(None) == ""
-    nothing = Stars(value=None, low=0, high=5, coverage=0, components=())
-    assert stars_in_words(nothing) == "not rated"
-    little = nothing.model_copy(update={"value": 1.5, "low": 1.5, "coverage": 0.31})
-    assert stars_in_words(little) == "1.5 to 5 of 5, on 31% of the evidence"
-    assert stars_in_words(little.model_copy(update={"coverage": 0.6})) == "1.5 of 5 (1.5 to 5)"
-    assert stars_in_words(nothing.model_copy(update={"value": 2.5, "low": 2.5, "high": 2.5})) == "2.5 of 5"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "coverage", "words"),
+    [
+        (None, 0, 5, 0, "not rated (0 to 5, on 0% of the evidence)"),
+        (1.5, 1.5, 5, 0.31, "not rated (1.5 to 5, on 31% of the evidence)"),
+        (1.5, 1.5, 5, 0.6, "1.5 of 5 (1.5 to 5), provisional"),
+        (4.5, 4.5, 5, 0.89, "4.5 of 5 (4.5 to 5), provisional"),
+        (4.5, 4.5, 5, 0.9, "4.5 of 5 (4.5 to 5)"),
+        (2.5, 2.5, 2.5, 1, "2.5 of 5"),
+        (2.5, 2.5, 2.5, 0.7, "2.5 of 5, provisional"),
+    ],
+)
+def test_stars_in_words_say_how_sure_they_are(
+    value: float | None, low: float, high: float, coverage: float, words: str
+) -> None:
+    given = made(value, low, high, coverage)
+    assert stars_in_words(given) == words
+    assert stars_text(given) == (words if words.startswith("not rated") else f"{stars(value)} {words}")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from portmatrix.render.table import stars_in_words
 from portmatrix.render.terminal import is_plain, print_results
 from portmatrix.types import UNEXPECTED, Outcome, Reach
 
@@ -23,6 +24,16 @@ def test_files_and_old_encodings_get_ascii(records: Any, ratings: Any, terminal:
     text = printed(records, terminal=terminal, encoding=encoding, ratings=ratings)
     assert text.isascii()
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [250, 600])
+def test_every_rating_shows_its_interval_and_how_sure_it_is(records: Any, surer: Any, width: int) -> None:
+    text = " ".join(printed(records, terminal=False, width=width, ratings=surer).split())
+    for given in (stars for rating in surer for stars in (rating.deployment, rating.cross_platform)):
+        assert stars_in_words(given) in text
+        assert f"{given.low:g} to {given.high:g}" in text
+    assert ", provisional" in text
+    assert "not rated (" in text
 
 
 def test_a_terminal_gets_symbols(records: Any) -> None:

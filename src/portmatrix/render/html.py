@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from portmatrix.rate import ENOUGH, Rating
+from portmatrix.rate import Rating
 from portmatrix.render.readme import stars_text
 from portmatrix.render.table import MARKS, REACH_MARKS, Shown, badge_table, count_shown, shown_of, urgency
 from portmatrix.render.text import number, one_line, truncated, visible
@@ -50,7 +50,6 @@ def report(
         ratings=ratings,
         counts=count_shown(everything),
         total=len(everything),
-        enough=ENOUGH,
         marks={shown.value: mark for shown, mark in MARKS.items()},
         reach_marks={reach: letter for reach, letter in REACH_MARKS.items() if letter},
         runs=sorted({one_line(record.run, 120) for record in everything}),

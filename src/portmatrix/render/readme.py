@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from portmatrix.errors import UserError
-from portmatrix.rate import ENOUGH, Rating, Stars
+from portmatrix.rate import Rating, Stars
 from portmatrix.render.table import (
     MARKS,
     REACH_MARKS,
@@ -99,10 +99,9 @@ def badge_text(badge: Badge) -> str:
 
 
 def stars_text(given: Stars) -> str:
-    """Return ``★★★½☆ 3.5 of 5 (2 to 5)``, or the interval in words where there is too little evidence for a star."""
+    """Return ``★★★½☆ 3.5 of 5 (2 to 5), provisional``, or the words alone where there is too little for a star."""
     words = stars_in_words(given)
-    shown = given.value is not None and (given.coverage >= ENOUGH or given.low == given.high)
-    return f"{stars(given.value)} {words}" if shown else words
+    return words if given.standing == "not rated" else f"{stars(given.value)} {words}"
 
 
 def survey_text(row: BadgeRow) -> str:

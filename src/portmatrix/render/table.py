@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from portmatrix.rate import ENOUGH, Rating, Stars
+from portmatrix.rate import Rating, Stars
 from portmatrix.spec import SurveyEntry
 from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, CellId, Frozen, Outcome, Reach, Record
 
@@ -208,13 +208,14 @@ def stars(value: float | None) -> str:
 
 
 def stars_in_words(given: Stars) -> str:
-    """Return ``3.5 of 5 (2 to 4)``; with too little evidence for a star ``2 to 5 of 5, on 31% of the evidence``."""
-    if given.value is None:
-        return "not rated"
-    if given.coverage < ENOUGH and given.low < given.high:
-        return f"{given.low:g} to {given.high:g} of 5, on {given.coverage:.0%} of the evidence"
-    value = f"{given.value:g} of 5"
-    return value if given.low == given.high else f"{value} ({given.low:g} to {given.high:g})"
+    """Return ``4.5 of 5 (4.5 to 5)``; where the interval is wide or evidence is missing, ``3.5 of 5 (2 to 4),
+    provisional``; where there is too little of it, ``not rated (2 to 5, on 31% of the evidence)``.
+    """
+    interval = f"{given.low:g} to {given.high:g}"
+    if given.value is None or given.standing == "not rated":
+        return f"not rated ({interval}, on {given.coverage:.0%} of the evidence)"
+    words = f"{given.value:g} of 5" + ("" if given.low == given.high else f" ({interval})")
+    return words if given.standing == "rated" else f"{words}, {given.standing}"
 
 
 def _badge(records: Sequence[Record]) -> Badge:
