@@ -18,6 +18,7 @@ from portmatrix.containers import Inside, build_image, command_inside, find_tool
 from portmatrix.environments import Interpreter, ensure, environment_key, existing, source_of
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.plugins import EnvironmentSpec
+from portmatrix.sites import Ending
 from portmatrix.store import Store
 from portmatrix.types import Outcome, Stage
 
@@ -294,21 +295,20 @@ def test_what_lies_between_two_folders_that_are_shared_can_be_passed_through(tmp
 @pytest.mark.parametrize(
     ("state", "status", "expected"),
     [
-        ("exited true", 137, ("used more than 300 MiB of memory", "model", True)),
-        ("exited false", 137, ("the worker died of SIGKILL (signal 9)", "model", False)),
+        ("exited true", 137, Ending("used more than 300 MiB of memory", "model", transient=True)),
+        ("exited false", 137, Ending("the worker died of SIGKILL (signal 9)", "model", died=True)),
         ("exited false", 3, None),
-        ("created false", 125, ("docker could not run the container (status 125)", "harness", True)),
+        ("created false", 125, Ending("docker could not run the container (status 125)", "harness", transient=True)),
     ],
 )
 @pytest.mark.usefixtures("tool")
 def test_how_a_container_ended_is_asked_of_the_tool(
-    dockerfile: Path, tool: Path, tmp_path: Path, state: str, status: int, expected: tuple[str, str, bool] | None
+    dockerfile: Path, tool: Path, tmp_path: Path, state: str, status: int, expected: Ending | None
 ) -> None:
     (tool / "state").write_text(f"{state}\n")
     site = containers.site_of(image_for("old", dockerfile, ()), (), "namespace")
     inside = Inside("c", tmp_path, {}, {}, 300, network=False)
-    ending = site.ending(inside, status)
-    assert (ending if ending is None else tuple(ending)) == expected
+    assert site.ending(inside, status) == expected
 
 
 def test_where_nothing_is_installed_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
