@@ -56,7 +56,7 @@ class Sides:
         self._samples = samples
         self._suite = suite.load(folder)
         self._runtime = self._suite.plugins.runtimes["onnxruntime"]
-        self._target = next(cell.target for cell in planned(self._suite).cells)
+        self._target = suite.here(self._suite)
         with records.Journal(folder / "none.jsonl", resume=False) as journal:
             self._run = MatrixRun(self._suite, store, journal, Silent(), Options("truth"))
 

@@ -75,17 +75,16 @@ def test_another_reach_than_the_one_asked_for_is_not_used(load: Load) -> None:
     assert loaded.plugins.targets["here"].is_static
 
 
-def test_what_is_emulated_or_looked_up_is_there_for_who_names_it(load: Load) -> None:
-    for ways in ([EMULATED], [MISSING]):
+def test_what_is_contained_emulated_or_looked_up_is_there_for_who_names_it(load: Load) -> None:
+    for ways in ([{"reach": "container"}], [EMULATED], [MISSING]):
         loaded = load(*ways)
         assert planned(loaded) == planned(loaded, "linear/*") == {"here"}
         assert planned(loaded, "*/there") == {"there"}
         assert planned(loaded, everywhere=True) == {"here", "there"}
 
 
-@pytest.mark.parametrize("way", [{"reach": "container"}, {"reach": "remote"}])
-def test_what_really_runs_there_is_planned_by_itself(way: dict[str, str], load: Load) -> None:
-    assert planned(load(way)) == {"here", "there"}
+def test_a_machine_of_one_s_own_is_planned_by_itself(load: Load) -> None:
+    assert planned(load({"reach": "remote"})) == {"here", "there"}
 
 
 def test_a_scope_bounds_a_target_on_every_machine_but_its_own(load: Load) -> None:

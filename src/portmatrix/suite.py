@@ -116,7 +116,8 @@ def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
     """Return the axes that the suite spans: as a run here takes them, or as no machine changes them (``everywhere``).
 
     A target's bounds are the scopes that mean it. Here, the target that this machine is itself has none, and a target
-    that no scope means and that is emulated or only looked up has nothing within them: it is there for who names it.
+    that no scope means and that is in a container, emulated or only looked up has nothing within them: it is there for
+    who names it.
     """
     exporters = _chosen(suite.plugins.exporters, suite.spec.frameworks)
     runtimes = _chosen(suite.plugins.runtimes, suite.spec.runtimes)
@@ -146,7 +147,7 @@ def _bounds(suite: Suite, targets: Iterable[str], *, everywhere: bool) -> dict[s
     for name in targets:
         scopes = [scope for scope in suite.spec.scope if any(fnmatchcase(name, glob) for glob in expand(scope.targets))]
         way = suite.plugins.targets[name].way
-        for_real = isinstance(way, Way) and way.reach not in (Reach.EMULATED, Reach.STATIC)
+        for_real = isinstance(way, Way) and way.reach in (Reach.NATIVE, Reach.REMOTE)
         if scopes and (everywhere or name != own):
             found[name] = tuple(glob for scope in scopes for glob in scope.cells)
         elif not scopes and not everywhere and not for_real:
