@@ -57,11 +57,15 @@ def run(session: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: values[index] for index, name in enumerate(names)}
 
 
-def caller(session: Any, inputs: dict[str, Any]) -> Callable[[], Any]:
-    """Return what runs the session once, with the names of its outputs asked for beforehand."""
+def caller(session: Any, inputs: dict[str, Any]) -> Callable[[int], None]:
+    """Return what runs the session so many times, with the names of its outputs asked for beforehand."""
     names = [tensor.name for tensor in session.get_outputs()]
-    # Not functools.partial: ``run`` is a function of Python's, and to call it from C takes longer.
-    return lambda: session.run(names, inputs)
+
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            session.run(names, inputs)
+
+    return repeat
 
 
 def degraded(session: Any) -> str:

@@ -73,8 +73,8 @@ def test_the_clock_takes_a_thousandth_of_a_sample_at_most(
 ) -> None:
     clock = Clock(monkeypatch)
 
-    def call() -> None:
-        clock.now += seconds
+    def call(count: int) -> None:
+        clock.now += count * seconds
 
     found = worker.time_calls(call, 10, 20)
     assert abs(found["inner"] - inner) <= 1 + inner // 20
@@ -86,14 +86,14 @@ def test_the_clock_takes_a_thousandth_of_a_sample_at_most(
 def test_a_clock_that_stands_still_during_a_call_gets_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 1e-7] * 1000 + [1.0, 1.0, 1.0, 1.0, 1.0, 2.0])
     monkeypatch.setattr(worker.time, "perf_counter", lambda: next(times))
-    assert worker.calls_of_a_sample(lambda: None) == 4
+    assert worker.calls_of_a_sample(lambda _count: None) == 4
 
 
 def test_a_warm_up_lasts_until_times_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     calls = []
 
-    def call() -> None:
+    def call(_count: int) -> None:
         calls.append(clock.now)
         clock.now += 0.05 * max(1, 10 - len(calls))
 
@@ -106,7 +106,7 @@ def test_times_that_never_settle_are_measured_and_said_to_be_so(monkeypatch: pyt
     clock = Clock(monkeypatch)
     calls = []
 
-    def call() -> None:
+    def call(_count: int) -> None:
         calls.append(clock.now)
         clock.now += 0.03 if len(calls) % 2 else 0.06
 
@@ -118,18 +118,19 @@ def test_times_that_never_settle_are_measured_and_said_to_be_so(monkeypatch: pyt
 def test_a_slow_call_gets_fewer_samples_and_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
 
-    def call() -> None:
+    def call(_count: int) -> None:
         clock.now += 5
 
     assert len(worker.time_calls(call, 1, 50)["samples"]) == 1
 
 
 def test_a_plug_in_s_own_caller_is_what_is_timed() -> None:
-    runtime = SimpleNamespace(
-        run=lambda _session, _inputs: "run", caller=lambda session, inputs: lambda: (session, inputs)
-    )
-    assert worker.caller_of(runtime, "session", {"x": 1})() == ("session", {"x": 1})
-    assert worker.caller_of(SimpleNamespace(run=lambda session, inputs: (session, inputs)), 1, 2)() == (1, 2)
+    ran: list[object] = []
+    plain = SimpleNamespace(run=lambda session, inputs: ran.append((session, inputs)))
+    own = SimpleNamespace(run=plain.run, caller=lambda session, _inputs: lambda count: ran.append((session, count)))
+    worker.caller_of(own, "session", {})(3)
+    worker.caller_of(plain, "session", {})(2)
+    assert ran == [("session", 3), ("session", {}), ("session", {})]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

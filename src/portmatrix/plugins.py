@@ -88,8 +88,8 @@ class RuntimeModule(Protocol):
     given. ``versions()`` returns the versions of what the runtime drives, by name, for records; ``unavailable()`` why
     this machine cannot run it at all, or an empty string. ``kernels()`` returns what the build can compute, for static
     look-ups, or ``KERNELS`` names the file of a runtime that is built of the same. ``caller(session, inputs)`` returns
-    a function without arguments that runs the session once and does nothing else: it is what latency is measured of,
-    ``run`` where there is none. ``PROGRAM`` is a C source beside the file that implements ``runner/runtime.h``: the
+    a function that runs the session as many times as it is told and does nothing else: it is what latency is measured
+    of, ``run`` where there is none. ``PROGRAM`` is a C source beside the file that implements ``runner/runtime.h``: the
     worker is then a program made of it, without any interpreter, and the four functions are not needed.
     """
 

@@ -290,26 +290,31 @@ def first_rows(stacked: Arrays, signature: Json, batch: int) -> Arrays:
 
 
 def caller_of(runtime: Any, session: Any, inputs: Arrays) -> Any:
-    """Return a function that runs the session once; a plug-in's own, if it has one, does nothing but that.
+    """Return a function that runs the session as often in a row as it is told; a plug-in's own, if it has one.
 
-    What a runtime wants of a caller only once (names, buffers) is then not timed with every call.
+    What a runtime wants of a caller only once (names, buffers) is then not timed with every call, and nothing stands
+    between the loop and the runtime.
     """
     if hasattr(runtime, "caller"):
         return runtime.caller(session, inputs)
-    return lambda: runtime.run(session, inputs)
+
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            runtime.run(session, inputs)
+
+    return repeat
 
 
-def time_calls(call: Callable[[], Any], seconds: float, samples: int) -> Json:
+def time_calls(repeat: Callable[[int], Any], seconds: float, samples: int) -> Json:
     """Return ``samples`` raw samples of a call in seconds, each the mean of ``inner`` calls, after a warm-up.
 
     Fewer where ``seconds`` do not suffice, but one at least. ``warm`` says how many calls the warm-up took and
     ``stable`` whether times had settled by its end, which is after ``seconds`` at the latest.
     """
-    warm, stable = warm_up(call, seconds)
-    inner = calls_of_a_sample(call)
+    warm, stable = warm_up(repeat, seconds)
+    inner = calls_of_a_sample(repeat)
     clock = time.perf_counter
     taken = []  # type: List[float]
-    rounds = range(inner)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -317,8 +322,7 @@ def time_calls(call: Callable[[], Any], seconds: float, samples: int) -> Json:
         deadline = clock() + seconds
         while len(taken) < samples and (not taken or clock() < deadline):
             start = clock()
-            for _ in rounds:
-                call()
+            repeat(inner)
             taken.append((clock() - start) / inner)
     finally:
         if collecting:
@@ -326,15 +330,14 @@ def time_calls(call: Callable[[], Any], seconds: float, samples: int) -> Json:
     return {"inner": inner, "samples": taken, "warm": warm, "stable": stable}
 
 
-def calls_of_a_sample(call: Callable[[], Any]) -> int:
+def calls_of_a_sample(repeat: Callable[[int], Any]) -> int:
     """Return how many calls in a row take long enough for the clock's own share of their time."""
     clock = time.perf_counter
     own = clock_seconds()
     inner = 1
     while True:
         start = clock()
-        for _ in range(inner):
-            call()
+        repeat(inner)
         taken = clock() - start
         if own <= CLOCK_SHARE * taken:
             return inner
@@ -344,7 +347,7 @@ def calls_of_a_sample(call: Callable[[], Any]) -> int:
         inner = max(inner + 1, int(np.ceil(1.05 * inner * own / (CLOCK_SHARE * taken))))
 
 
-def warm_up(call: Callable[[], Any], seconds: float) -> Tuple[int, bool]:
+def warm_up(repeat: Callable[[int], Any], seconds: float) -> Tuple[int, bool]:
     """Call until times are stable or ``seconds`` are over; returns how many calls, and which it was."""
     clock = time.perf_counter
     deadline = clock() + seconds
@@ -352,7 +355,7 @@ def warm_up(call: Callable[[], Any], seconds: float) -> Tuple[int, bool]:
     while True:
         start, count = clock(), 0
         while not count or clock() - start < CHUNK_SECONDS:
-            call()
+            repeat(1)
             count += 1
         calls += count
         means.append((clock() - start) / count)

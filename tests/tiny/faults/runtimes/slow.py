@@ -23,7 +23,7 @@ def run(session, inputs):
 
 
 def caller(session, inputs):
-    return lambda: time.sleep(0.003)
+    return lambda count: time.sleep(0.003 * count)
 
 
 def degraded(session):
