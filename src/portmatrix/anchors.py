@@ -68,9 +68,10 @@ def _least(load: Callable[[], object]) -> float:
 
 def describe_host() -> dict[str, str]:
     """Return what is known of this machine's processor and of how busy it is; what cannot be read is left out."""
-    flags = set(cpuinfo.get_cpu_info().get("flags", []))
+    told = cpuinfo.get_cpu_info()  # which takes it a second
+    flags = set(told.get("flags", []))
     found = {
-        "cpu": _model(),
+        "cpu": str(told.get("brand_raw") or ""),
         "instruction_sets": " ".join(name for name in _SETS if name in flags),
         "cores": f"{psutil.cpu_count(logical=False) or '?'} ({os.cpu_count()} threads)",
         "governor": _read(_CPU / "cpu0/cpufreq/scaling_governor"),
@@ -79,10 +80,6 @@ def describe_host() -> dict[str, str]:
     if hasattr(os, "getloadavg"):
         found["load"] = f"{os.getloadavg()[0]:.2f}"
     return {name: value for name, value in found.items() if value}
-
-
-def _model() -> str:
-    return str(cpuinfo.get_cpu_info().get("brand_raw") or "")
 
 
 def _turbo() -> str:
