@@ -14,9 +14,10 @@ Simulated, by group values as ``latency.py`` makes them, through the whole of ``
 
 ``--real`` does one of them, or both, with small networks (``benchmarks/exporters/zoo.py``) in onnxruntime: the
 candidate as usual, the baseline with its graph optimizations off, in ABBA or BAAB blocks by chance, each block in an
-inference session of its own and each session of measuring in a process of its own. A/A has processes beside it that are
-busy in bursts; the slowdown is planted by waiting for 10% of the time that each sample took, and wants a machine that
-does nothing else.
+inference session of its own. Each group of blocks is run in a process of its own, one group of every cell in each: how
+a process happens to lie in memory is worth some percent to a small network, and must differ within a session as much as
+between two. A/A has processes beside it that are busy in bursts; the slowdown is planted by waiting for 10% of the time
+that each sample took, and wants a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from portmatrix.latency import Blocks
 from portmatrix.regression import Changes, Label, compare
 from portmatrix.types import Latency, Outcome, Record, Timing
 
-GROUPS = 5
+GROUPS = 8
 #: One cell in so many is slowed down.
 PLANTED_IN = 4
 SLOWDOWN = 1.10
@@ -53,8 +54,8 @@ SIZES = (1.03, 1.05, 1.07, 1.08, 1.15, 1.20)
 #: What the project promises.
 FALSE_ALARMS, FOUND = 0.01, 0.95
 FAMILIES = ("mlp", "convnet", "residual", "inception", "lstm")
-#: Samples of a block, and the shortest time that one may take, in seconds.
-SAMPLES, SHORTEST = 15, 2e-4
+#: Samples of a block (as in ``matrix.yaml``), the shortest time that one may take, in seconds, and calls before them.
+SAMPLES, SHORTEST, WARM_UP = 42, 2e-4, 20
 
 Noise = Callable[[np.random.Generator, int], Sequence[float]]
 
@@ -208,51 +209,61 @@ def open_session(file: Path, *, optimized: bool) -> Callable[[], Any]:
     return lambda: session.run(None, feeds)
 
 
-def samples_of(call: Callable[[], Any], inner: int, slowdown: float) -> list[float]:
-    """Return the seconds of a call, ``SAMPLES`` times; each the mean of ``inner`` calls and of the wait after them."""
-    call()
+def samples_of(call: Callable[[], Any], slowdown: float) -> tuple[list[float], int]:
+    """Return the seconds of a call, ``SAMPLES`` times, and of how many calls, with a wait after them, each is the mean.
+
+    The first calls are not counted; the fastest of them tells how many a sample takes.
+    """
+    fastest = min(_seconds_of(call, 1) for _ in range(WARM_UP))
+    inner = max(1, math.ceil(SHORTEST / fastest))
     found = []
     for _ in range(SAMPLES):
         start = time.perf_counter()
-        for _ in range(inner):
-            call()
-        end = start + slowdown * (time.perf_counter() - start)
+        end = start + slowdown * _seconds_of(call, inner)
         while (now := time.perf_counter()) < end:
             pass
         found.append((now - start) / inner)
-    return found
+    return found, inner
 
 
-def measure_session(folder: Path, cells: int, name: str, slowdown: float) -> None:
-    """Measure every cell and print, a JSON line each, its timing and the log ratios of its groups."""
+def _seconds_of(call: Callable[[], Any], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return time.perf_counter() - start
+
+
+def measure_group(folder: Path, cells: int, order: str, slowdown: float) -> None:
+    """Measure the blocks of one group of every cell; print for each the samples of A's and B's, and the inner calls."""
     for number in range(cells):
         file = folder / f"{number}" / "model.onnx"
-        call = open_session(file, optimized=True)
-        call()
-        start = time.perf_counter()
-        call()
-        inner = max(1, math.ceil(SHORTEST / (time.perf_counter() - start)))
         slower = slowdown if number % PLANTED_IN == 0 else 1.0
-        sides: dict[str, list[list[list[float]]]] = {"A": [], "B": []}
-        for order in latency.schedule(GROUPS, zlib.crc32(f"{name} {number}".encode())):
-            for side in sides.values():
-                side.append([])
-            for block in order:
-                call = open_session(file, optimized=block == "A")
-                sides[block][-1].append(samples_of(call, inner, slower if block == "A" else 1.0))
-        blocks = Blocks(1, 1, inner, sides["A"], sides["B"])
-        print(json.dumps([latency.timing(blocks).model_dump(mode="json"), latency.log_ratios(blocks)]), flush=True)
+        sides: dict[str, list[list[float]]] = {"A": [], "B": []}
+        inner = 1
+        for block in order:
+            call = open_session(file, optimized=block == "A")
+            samples, inner = samples_of(call, slower if block == "A" else 1.0)
+            sides[block].append(samples)
+        print(json.dumps([sides["A"], sides["B"], inner]))
+
+
+def group_of(folder: Path, cells: int, order: str, slowdown: float) -> list[tuple[list[Any], list[Any], int]]:
+    """Return what a process that was started for it measures of one group of every cell."""
+    command = [sys.executable, __file__, "--group", str(folder), order, str(slowdown), "--cells", str(cells)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def real_session(folder: Path, cells: int, name: str, slowdown: float) -> list[Record]:
-    """Return the records of one session, measured in a process of its own."""
-    command = [sys.executable, __file__, "--session", str(folder), name, str(slowdown), "--cells", str(cells)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return [
-        record_of(cell_of(number), name, [Timing.model_validate(timing)], [ratios])
-        for number, (timing, ratios) in enumerate(found)
-    ]
+    """Return the records of one session: as many groups as the rule is made for, in the orders that chance gives."""
+    orders = latency.schedule(GROUPS, zlib.crc32(name.encode()))
+    groups = [group_of(folder, cells, order, slowdown) for order in orders]
+    found = []
+    for number, measured in enumerate(zip(*groups, strict=True)):
+        mine, theirs, inner = zip(*measured, strict=True)
+        blocks = Blocks(1, 1, inner[-1], mine, theirs)
+        found.append(record_of(cell_of(number), name, [latency.timing(blocks)], [latency.log_ratios(blocks)]))
+    return found
 
 
 #: Busy and idle in turns, each for up to half a second.
@@ -332,11 +343,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=25, help="how often each is simulated")
     parser.add_argument("--real", choices=("same", "planted", "both"), help="measure networks in onnxruntime, too")
     parser.add_argument("--markdown", action="store_true", help="print the tables as they stand in the documentation")
-    parser.add_argument("--session", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--group", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.session:
-        folder, name, slowdown = options.session
-        measure_session(Path(folder), options.cells, name, float(slowdown))
+    if options.group:
+        folder, order, slowdown = options.group
+        measure_group(Path(folder), options.cells, order, float(slowdown))
         return
     print(describe(), end="\n\n")
     same, found, others = simulated(options)

@@ -207,7 +207,10 @@ def _models(cells: Sequence[Cell]) -> list[str]:
 
 
 def _by_model(models: Sequence[str], cells: Sequence[Cell]) -> tuple[Unit, ...]:
-    return tuple(Unit(model, tuple(cell for cell in cells if cell.id.model == model), model) for model in models)
+    units: dict[str, list[Cell]] = {model: [] for model in models}
+    for cell in cells:
+        units[cell.id.model].append(cell)
+    return tuple(Unit(model, tuple(found), model) for model, found in units.items())
 
 
 def _by_model_and_target(cells: Sequence[Cell]) -> tuple[Unit, ...]:
