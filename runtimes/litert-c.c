@@ -302,12 +302,18 @@ Model *runtime_load(Arena *arena, const char *entry, int threads, Failure *failu
 
 /* --- Running ---------------------------------------------------------------------------------------------------- */
 
-static void release(Port *ports, size_t count) {
+static void unlock(Port *ports, size_t count) {
     for (size_t index = 0; index < count; index++) {
         if (ports[index].locked) {
             lite.unlock(ports[index].buffer);
             ports[index].locked = false;
         }
+    }
+}
+
+static void release(Port *ports, size_t count) {
+    unlock(ports, count);
+    for (size_t index = 0; index < count; index++) {
         if (ports[index].buffer != NULL) {
             lite.destroy_buffer(ports[index].buffer);
             ports[index].buffer = NULL;
@@ -408,8 +414,18 @@ static bool prepare_outputs(Loaded *loaded, bool changed, Failure *failure) {
     return true;
 }
 
-static bool read_outputs(Loaded *loaded, Tensor *outputs, Failure *failure) {
-    for (size_t index = 0; index < loaded->model.output_count; index++) {
+bool runtime_give(Model *model, const Tensor *inputs, Failure *failure) {
+    Loaded *loaded = (Loaded *)model;
+    bool changed;
+    release(loaded->inputs, model->input_count);
+    release(loaded->outputs, model->output_count);
+    return shape_inputs(loaded, inputs, &changed, failure) && give_inputs(loaded, inputs, failure) &&
+           prepare_outputs(loaded, changed, failure);
+}
+
+bool runtime_read(Model *model, Tensor *outputs, Failure *failure) {
+    Loaded *loaded = (Loaded *)model;
+    for (size_t index = 0; index < model->output_count; index++) {
         Port *port = &loaded->outputs[index];
         Tensor *output = &outputs[index];
         size_t bytes, room;
@@ -422,7 +438,7 @@ static bool read_outputs(Loaded *loaded, Tensor *outputs, Failure *failure) {
             return false;
         }
         if (!tensor_bytes(output, &bytes) || bytes > room) {
-            return fail(failure, "output %s has no room for its shape", loaded->model.outputs[index]);
+            return fail(failure, "output %s has no room for its shape", model->outputs[index]);
         }
         if (!good(lite.lock(port->buffer, &output->data, READ), "open a tensor", failure)) {
             return false;
@@ -432,12 +448,13 @@ static bool read_outputs(Loaded *loaded, Tensor *outputs, Failure *failure) {
     return true;
 }
 
-static bool call(Loaded *loaded, Failure *failure) {
-    Model *model = &loaded->model;
+bool runtime_run(Model *model, Failure *failure) {
+    Loaded *loaded = (Loaded *)model;
     Buffer *inputs[256], *outputs[256];
     if (model->input_count > 256 || model->output_count > 256) {
         return fail(failure, "the model has more than 256 inputs or outputs");
     }
+    unlock(loaded->outputs, model->output_count);
     for (size_t index = 0; index < model->input_count; index++) {
         inputs[index] = loaded->inputs[index].buffer;
     }
@@ -446,15 +463,6 @@ static bool call(Loaded *loaded, Failure *failure) {
     }
     return good(lite.run(loaded->compiled, SIGNATURE, model->input_count, inputs, model->output_count, outputs),
                 "run the model", failure);
-}
-
-bool runtime_run(Model *model, const Tensor *inputs, Tensor *outputs, Failure *failure) {
-    Loaded *loaded = (Loaded *)model;
-    bool changed;
-    release(loaded->inputs, model->input_count);
-    release(loaded->outputs, model->output_count);
-    return shape_inputs(loaded, inputs, &changed, failure) && give_inputs(loaded, inputs, failure) &&
-           prepare_outputs(loaded, changed, failure) && call(loaded, failure) && read_outputs(loaded, outputs, failure);
 }
 
 void runtime_close(Model *model) {

@@ -237,7 +237,6 @@ Model *runtime_load(Arena *arena, const char *entry, int threads, Failure *failu
 
 /* --- Running ---------------------------------------------------------------------------------------------------- */
 
-/* Release the values of the last call: its outputs are no longer wanted, its inputs are remade for every call. */
 static void release_values(Value **values, size_t count) {
     for (size_t index = 0; index < count; index++) {
         if (values[index] != NULL) {
@@ -247,9 +246,11 @@ static void release_values(Value **values, size_t count) {
     }
 }
 
-static bool give_inputs(Loaded *loaded, const Tensor *inputs, Failure *failure) {
+bool runtime_give(Model *model, const Tensor *inputs, Failure *failure) {
     static char nothing[1]; /* The library refuses a NULL, even for no bytes. */
-    for (size_t index = 0; index < loaded->model.input_count; index++) {
+    Loaded *loaded = (Loaded *)model;
+    release_values(loaded->inputs, model->input_count);
+    for (size_t index = 0; index < model->input_count; index++) {
         const Tensor *input = &inputs[index];
         size_t bytes;
         if (!tensor_bytes(input, &bytes)) {
@@ -297,18 +298,17 @@ static bool read_output(const char *name, Value *value, Tensor *output, Failure 
     return read && good(ort.get_tensor_mutable_data(value, &output->data), failure);
 }
 
-bool runtime_run(Model *model, const Tensor *inputs, Tensor *outputs, Failure *failure) {
+bool runtime_run(Model *model, Failure *failure) {
     Loaded *loaded = (Loaded *)model;
-    release_values(loaded->inputs, model->input_count);
+    /* An output that is there already would be written into, where its shape may be another one now. */
     release_values(loaded->outputs, model->output_count);
-    if (!give_inputs(loaded, inputs, failure)) {
-        return false;
-    }
-    Status *status = ort.run(loaded->session, NULL, model->inputs, (const Value *const *)loaded->inputs,
-                             model->input_count, model->outputs, model->output_count, loaded->outputs);
-    if (!good(status, failure)) {
-        return false;
-    }
+    return good(ort.run(loaded->session, NULL, model->inputs, (const Value *const *)loaded->inputs, model->input_count,
+                        model->outputs, model->output_count, loaded->outputs),
+                failure);
+}
+
+bool runtime_read(Model *model, Tensor *outputs, Failure *failure) {
+    Loaded *loaded = (Loaded *)model;
     for (size_t index = 0; index < model->output_count; index++) {
         if (!read_output(model->outputs[index], loaded->outputs[index], &outputs[index], failure)) {
             return false;

@@ -18,15 +18,16 @@ from portmatrix.matrix import Made, MatrixRun, Options
 from portmatrix.plan import Selection
 from portmatrix.plugins import load_file
 from portmatrix.store import Store, default_root
-from portmatrix.types import Batch, PathKind
+from portmatrix.types import Batch, CellId, PathKind, Stage
+from portmatrix.workers import Failure
 
 ROOT = Path(__file__).parents[1]
 LARGE, REFERENCE = suite.load(ROOT / "large"), suite.load(ROOT)
 AXES = suite.axes(LARGE, everywhere=True)
-FRAMEWORKS = ("tensorflow", "torch")
+FRAMEWORKS = ("caffe", "tensorflow", "torch")
 #: Learned weights, by what was published: AlexNet and GoogLeNet by Caffe's model zoo, VGG-16 and ResNet-50 by
 #: torchvision. Of the sequence models by hand: an LSTM layer has 4 gates of two matrices and two biases in PyTorch, one
-#: in Keras; an encoder layer 4 projections, two layers from 512 to 2048 and back, and two normalizations.
+#: in Keras and Caffe; an encoder layer 4 projections, two layers from 512 to 2048 and back, and two normalizations.
 PARAMETERS = {
     "alexnet": 60_965_224,
     "googlenet": 6_998_552,
@@ -34,9 +35,17 @@ PARAMETERS = {
     "resnet50": 25_557_032,
     "transformer": 6 * (4 * 513 * 512 + 513 * 2048 + 2049 * 512 + 2 * 2 * 512),
 }
-LSTM = {"torch": 4 * 4 * 512 * (2 * 512 + 2), "tensorflow": 4 * 4 * 512 * (2 * 512 + 1)}
+ONE_BIAS = 4 * 4 * 512 * (2 * 512 + 1)
+LSTM = {"torch": 4 * 4 * 512 * (2 * 512 + 2), "tensorflow": ONE_BIAS, "caffe": ONE_BIAS}
+#: What a framework cannot express.
+BEYOND = {"caffe": {"transformer"}}
+MADE = [
+    (framework, model)
+    for framework, model in product(FRAMEWORKS, LARGE.spec.models)
+    if model not in BEYOND.get(framework, ())
+]
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
-each_model = pytest.mark.parametrize("model", LARGE.spec.models)
+each_made = pytest.mark.parametrize(("framework", "model"), MADE)
 
 
 def module(framework: str) -> ModuleType:
@@ -63,6 +72,8 @@ def test_it_has_the_cells_that_it_should() -> None:
         *("tensorflow/{}/savedmodel-dynamic/" + runtime for runtime in ("tensorflow", "openvino")),
         *("tensorflow/{}/tflite/" + runtime for runtime in ("litert", "openvino", "tensorflow")),
         *("tensorflow/{}/onnx-tf2onnx-dynamic/" + runtime for runtime in ("onnxruntime", "openvino")),
+        "caffe/{}/native/caffe",
+        *("caffe/{}/onnx-dynamic/" + runtime for runtime in ("onnxruntime", "openvino")),
     }
     planned = plan.plan(AXES, suite.exclusions(LARGE), Selection(("*/linux-x86_64",)))
     expected = {road.format(model) + "/linux-x86_64" for road, model in product(roads, LARGE.spec.models)}
@@ -95,7 +106,17 @@ def test_its_paths_are_declared_as_in_the_reference_suite(framework: str) -> Non
 
 @each_framework
 def test_an_exporter_has_the_models_of_the_suite(framework: str) -> None:
-    assert list(module(framework).MODELS) == list(LARGE.spec.models)
+    assert list(module(framework).MODELS) == [model for key, model in MADE if key == framework]
+
+
+def test_what_a_framework_cannot_express_is_said_and_expected() -> None:
+    for framework, models in BEYOND.items():
+        for model in models:
+            with pytest.raises(NotImplementedError, match="has no layer that multiplies two blobs"):
+                module(framework).samples(model, 2, 0)
+            cell = CellId(framework, model, "native", "caffe", "linux-x86_64")
+            (expected,) = (item for item in LARGE.spec.expect if item.covers(cell))
+            assert expected.stage is Stage.TRAIN
 
 
 @each_framework
@@ -104,8 +125,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_those_that_there_are(fram
         module(framework).samples("vgg19", 2, 0)
 
 
-@each_framework
-@each_model
+@each_made
 def test_samples_are_noise_of_the_shape_that_the_model_reads(framework: str, model: str) -> None:
     image = (224, 224, 3) if framework == "tensorflow" else (3, 224, 224)
     row = {"lstm": (64, 512), "transformer": (128, 512)}.get(model, image)
@@ -123,11 +143,10 @@ def test_samples_follow_from_the_seed(framework: str) -> None:
     assert not np.array_equal(samples("lstm", 2, 7)["x"], samples("lstm", 2, 8)["x"])
 
 
-def test_both_frameworks_read_the_same_sequences() -> None:
-    torch, tensorflow = (
-        module(framework).samples("transformer", 2, 2016)["x"] for framework in ("torch", "tensorflow")
-    )
+def test_all_frameworks_read_the_same_sequences() -> None:
+    caffe, tensorflow, torch = (module(framework).samples("lstm", 2, 2016)["x"] for framework in FRAMEWORKS)
     assert np.array_equal(torch, tensorflow)
+    assert np.array_equal(torch, caffe)
 
 
 # --- In the real environments ---------------------------------------------------------------------------------------
@@ -141,28 +160,35 @@ def bundles() -> Mapping[Made, Bundle | object]:
     return MatrixRun(LARGE, Store(default_root()), witness, witness, Options("large")).export_only(planned)
 
 
+def bundle_of(made: Bundle | object) -> Bundle:
+    """Return what was made; skips the test where this machine has no environment for it."""
+    if isinstance(made, Failure) and made.stage is Stage.PREPARE:
+        pytest.skip(made.reason)
+    assert isinstance(made, Bundle), made
+    return made
+
+
 @pytest.mark.slow
-@each_framework
-@each_model
+@each_made
 def test_a_model_leaves_on_every_path_with_as_many_random_weights_as_were_published(
     framework: str, model: str, bundles: Mapping[Made, Bundle | object]
 ) -> None:
     wanted = LSTM[framework] if model == "lstm" else PARAMETERS[model]
-    found = [made for key, made in bundles.items() if key[:2] == (framework, model)]
+    found = {key[2]: bundle_of(made) for key, made in bundles.items() if key[:2] == (framework, model)}
     assert len(found) >= 2, "one path into the framework's own format and one into another"
-    for made in found:
-        assert isinstance(made, Bundle), made
-        assert (made.manifest.facts["weights"], made.manifest.facts["parameters"]) == ("random, seed 2016", wanted)
+    for path, made in found.items():
+        assert made.manifest.facts["weights"] == "random, seed 2016"
+        # A converter counts what it wrote, statistics of batch normalization and constants included.
+        converted = LARGE.plugins.exporters[framework].paths[path].converter
+        assert made.manifest.facts["parameters"] == wanted or (converted and made.manifest.facts["parameters"] > wanted)
 
 
 @pytest.mark.slow
-@each_framework
-@each_model
+@each_made
 def test_outputs_are_neither_nothing_nor_beyond_measure_and_differ_between_rows(
     framework: str, model: str, bundles: Mapping[Made, Bundle | object]
 ) -> None:
-    made = bundles[framework, model, next(iter(LARGE.plugins.exporters[framework].paths))]
-    assert isinstance(made, Bundle), made
+    made = bundle_of(bundles[framework, model, next(iter(LARGE.plugins.exporters[framework].paths))])
     folder = Store(default_root()).bundle_folder(made.digest)
     ((name, file),) = made.manifest.sets[0].outputs.items()
     output = np.load(folder / file)[0]

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_suite import Assemble, RunMatrix, Witness
 
 from portmatrix import measure, suite
+from portmatrix.bundle import Manifest
 from portmatrix.matrix import MatrixRun, Options
 from portmatrix.measure import Measuring
 from portmatrix.store import Store
 from portmatrix.types import Outcome, Reach, Record, Stage
+from portmatrix.workers import Lease, Limits
 
 LATENCY = {"groups": 2, "samples": 20, "seconds": 0.2, "threads": [1], "baseline": "plain"}
 Measure = Callable[..., dict[str, Record]]
@@ -52,6 +55,7 @@ def test_a_cell_gets_its_latency_beside_what_it_had(measured: Measure) -> None:
     found = record.latency
     assert found is not None
     assert found.baseline == "linear/free/dynamic/plain/here"
+    assert found.baseline_environment["numpy"] == np.__version__, "what ran the baseline is said, too"
     assert [(timing.batch, timing.threads) for timing in found.timings] == [(1, 1), (6, 1)]
     for timing, blocks in zip(found.timings, found.blocks, strict=True):
         assert (timing.samples, timing.groups, timing.inner) == (80, 2, 1)
@@ -95,9 +99,28 @@ def test_without_any_baseline_there_are_times_and_no_ratio(measured: Measure) ->
     record = only(measured("slow", glob="*/native/slow/*"))
     assert record.latency is not None
     assert record.latency.baseline == ""
+    assert record.latency.baseline_environment == {}
     (timing,) = record.latency.timings
     assert timing.p50 is not None
     assert timing.ratio is None
+
+
+def test_the_baseline_s_own_environment_is_what_its_worker_says(
+    store: Store, run_matrix: RunMatrix, assemble: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = assemble("runtimes/plain", "runtimes/slow", latency=LATENCY)
+    ran = run_matrix(root)
+    asked = Lease.ask
+
+    def told(lease: Lease, *arguments: Any, **more: Any) -> Any:
+        answer = asked(lease, *arguments, **more)
+        lease.environment = {**lease.environment, "worker of": lease._launch.name}
+        return answer
+
+    monkeypatch.setattr(Lease, "ask", told)
+    record = only(session(root, list(ran.records.values()), store, "*/native/slow/*"))
+    assert record.latency is not None
+    assert record.latency.baseline_environment["worker of"] == "plain"
 
 
 def test_a_baseline_is_of_the_same_model(store: Store, run_matrix: RunMatrix, assemble: Assemble) -> None:
@@ -123,6 +146,44 @@ def test_a_cell_whose_bundle_is_gone_keeps_its_outcome_and_says_so(
     record = only(session(root, list(ran.records.values()), make_store(tmp_path / "other"), "*/native/*"))
     assert record.outcome is Outcome.PASS
     assert "run the cell again" in str(record.facts["not_measured"])
+
+
+def test_each_bundle_is_verified_once_in_a_session(
+    store: Store, run_matrix: RunMatrix, assemble: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = assemble("runtimes/plain", "runtimes/slow", latency={**LATENCY, "groups": 2, "samples": 1})
+    ran = run_matrix(root)
+    read: list[str] = []
+    get_bundle = store.get_bundle
+
+    def noted(digest: str) -> Manifest:
+        read.append(digest)
+        return get_bundle(digest)
+
+    monkeypatch.setattr(store, "get_bundle", noted)
+    measured = session(root, list(ran.records.values()), store)
+    assert len(measured) > len(read)
+    assert sorted(read) == sorted({record.bundle for record in measured.values() if record.bundle})
+
+
+def test_an_emulated_target_is_given_more_time(
+    store: Store, run_matrix: RunMatrix, assemble: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"cell_seconds": 40, "memory_mb": 900}
+    root = assemble("runtimes/plain", latency={**LATENCY, "groups": 2, "samples": 1, "seconds": 0.5}, limits=limits)
+    ran = run_matrix(root)
+    target = root / "targets" / "here.py"
+    target.write_text(target.read_text().replace('{"reach": "native"}', '{"reach": "native", "slowdown": 8}'))
+    given: list[Limits] = []
+    asked = Lease.ask
+
+    def noted(lease: Lease, request: dict[str, Any], limits: Limits, **more: Any) -> Any:
+        given.append(limits)
+        return asked(lease, request, limits, **more)
+
+    monkeypatch.setattr(Lease, "ask", noted)
+    session(root, list(ran.records.values()), store, "*/native/*")
+    assert set(given) == {Limits(8 * (40 + 2 * 0.5 + measure._MARGIN_SECONDS), 900)}
 
 
 def test_only_cells_that_work_are_worth_it(run_matrix: RunMatrix, assemble: Assemble) -> None:
@@ -168,7 +229,7 @@ def test_nothing_is_left_running(measured: Measure, store: Store) -> None:
 
 
 def test_each_number_of_threads_is_measured_once(measured: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure.os, "sched_getaffinity", lambda _pid: {0, 1, 2})
+    monkeypatch.setattr(measure, "processors", lambda: 3)
     record = only(measured("plain", glob="*/native/*", threads=[1, 3, 0]))
     assert record.latency is not None
     assert [timing.threads for timing in record.latency.timings] == [1, 3]

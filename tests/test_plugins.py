@@ -117,6 +117,28 @@ def test_a_target_out_of_reach_says_why(discover_with: Discover) -> None:
     assert found.targets["away"].way == NoWay(why="there is no such machine here", install="buy one")
 
 
+def test_a_target_says_how_its_runner_reaches_it(discover_with: Discover) -> None:
+    text = (TINY / "targets" / "here.py").read_text()
+    usual, other = discover_with(targets__usual=text), "\nRUNNER_REACH = 'emulated'\nRUNNER_NEEDS = ('roots', 'qemu')\n"
+    assert (usual.targets["usual"].runner_reach, usual.targets["usual"].runner_needs) == (Reach.NATIVE, ())
+    found = discover_with(targets__other=text + other).targets["other"]
+    assert (found.runner_reach, found.runner_needs) == (Reach.EMULATED, ("roots", "qemu"))
+
+
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [
+        ("RUNNER_REACH = 'magic'", "RUNNER_REACH is 'magic'; expected one of native, container, emulated, remote"),
+        ("RUNNER_NEEDS = 'qemu'", "RUNNER_NEEDS is 'qemu'; expected a tuple of words"),
+        ("RUNNER_NEEDS = ('qemu', '--docker')", "expected a tuple of words"),
+        ("RUNNER_NEEDS = ('a; rm',)", "expected a tuple of words"),
+    ],
+)
+def test_a_target_that_says_it_wrongly_is_broken(declared: str, why: str, discover_with: Discover) -> None:
+    text = (TINY / "targets" / "here.py").read_text()
+    assert why in why_broken(discover_with(targets__bad=f"{text}\n{declared}\n"))
+
+
 KIND = """
 PLATFORM = {"os": "linux", "arch": "x86_64"}
 RUNNER = "self-hosted"
@@ -202,6 +224,20 @@ def test_a_digest_is_of_the_source_and_of_the_data_files(assemble: Assemble) -> 
     assert after.data["points"].digest != before.data["points"].digest
     assert after.runtimes["plain"].digest != before.runtimes["plain"].digest
     assert after.exporters["linear"].digest == before.exporters["linear"].digest
+
+
+def test_a_dockerfile_that_a_suite_lacks_is_the_reference_suite_s(assemble: Assemble) -> None:
+    root = assemble("runtimes/plain")
+    file = root / "runtimes" / "plain.py"
+    file.write_text(file.read_text() + '\nENVIRONMENTS[""].update(container="caffe", interpreter=False)\n')
+    folders = plugin_folders(root)
+    found = discover(folders, this_machine()).runtimes["plain"].environment.dockerfile
+    assert found == folders["dockerfiles"] / "caffe.Dockerfile"
+    assert found.is_file()
+    own = root / "dockerfiles" / "caffe.Dockerfile"
+    own.parent.mkdir()
+    own.touch()
+    assert discover(folders, this_machine()).runtimes["plain"].environment.dockerfile == own
 
 
 def test_an_environment_names_its_packages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portmatrix.pool import Pool, Take
+from portmatrix.pool import Pool, Take, processors
 
 
 def collecting(served: list[tuple[str, int]]) -> Callable[[str, Take[int]], None]:
@@ -114,3 +115,17 @@ def test_a_run_leaves_no_thread() -> None:
     for thread in left:
         thread.join(30)
     assert threading.active_count() <= before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not tell which a process may use")
+def test_processors_that_are_not_for_this_process_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {3, 5})
+    assert processors() == 2
+
+
+def test_where_the_system_does_not_tell_all_processors_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert processors() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1

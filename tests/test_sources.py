@@ -10,6 +10,8 @@ import pytest
 
 from portmatrix import sources
 from portmatrix.errors import NothingSelected, RecordError, UserError
+from portmatrix.history import adding
+from portmatrix.history.place import Place
 from portmatrix.records import Journal
 from portmatrix.types import Outcome, Record
 
@@ -72,21 +74,50 @@ def test_one_run_of_a_file(tmp_path: Path) -> None:
 # --- Histories ------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_a_history(tmp_path: Path) -> None:
-    pytest.importorskip("duckdb")
-    from portmatrix.history import adding  # noqa: PLC0415 - only where its extra is there
-    from portmatrix.history.place import Place  # noqa: PLC0415
+def add(place: str, tmp_path: Path, *records: Record) -> None:
+    adding.add(Place(place), [write(tmp_path / "added.jsonl", *records)])
 
-    folder = tmp_path / "history"
-    adding.add(Place(str(folder)), [write(tmp_path / "a.jsonl", record(), record("n"))])
-    assert sources.load(str(folder), tmp_path) == [record(), record("n")]
-    assert sources.load(str(folder), tmp_path, "f/n/*") == [record("n")]
+
+def test_a_folder_is_a_history(tmp_path: Path) -> None:
+    folder = str(tmp_path / "history")
+    add(folder, tmp_path, record(), record("n"))
+    assert sources.load(folder, tmp_path) == [record(), record("n")]
+    assert sources.load(folder, tmp_path, "f/n/*") == [record("n")]
+
+
+@pytest.mark.parametrize("place", ["{folder}/history", "memory://sources{folder}"])
+def test_one_run_of_a_history(place: str, tmp_path: Path) -> None:
+    named = place.format(folder=tmp_path)
+    add(named, tmp_path, record(run="one"), record("n", run="one"), record(outcome=Outcome.FAIL, run="two"))
+    assert sources.load(f"{named}@two", tmp_path) == [record(outcome=Outcome.FAIL, run="two")]
+    assert sources.load(f"{named}@one", tmp_path, "f/n/*") == [record("n", run="one")]
+    assert len(sources.load(named, tmp_path)) == 3
+    with pytest.raises(UserError, match=r"has no run 'too'; its last ones are one, two \(did you mean 'two'"):
+        sources.load(f"{named}@too", tmp_path)
+    with pytest.raises(NothingSelected, match="no record of the run two among those selected"):
+        sources.load(f"{named}@two", tmp_path, "f/n/*")
+
+
+@pytest.mark.parametrize("place", ["{folder}/a@b", "memory://sources{folder}/a@b", "memory://name@host{folder}/c"])
+def test_a_place_whose_name_has_an_at_is_that_place(place: str, tmp_path: Path) -> None:
+    named = place.format(folder=tmp_path)
+    add(named, tmp_path, record(run="one"), record("n", run="two"))
+    assert len(sources.load(named, tmp_path)) == 2
+    assert sources.load(f"{named}@two", tmp_path) == [record("n", run="two")]
+
+
+@pytest.mark.parametrize("place", ["{folder}", "memory://sources{folder}"])
+def test_where_there_is_no_history_there_is_no_run_of_it(place: str, tmp_path: Path) -> None:
+    named = place.format(folder=tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingSelected, match="there is no history in"):
+        sources.load(f"{named}@one", tmp_path)
 
 
 # --- Revisions ------------------------------------------------------------------------------------------------------
 
 
-def test_a_revision_gives_what_was_committed(repository: tuple[Path, Git]) -> None:
+def test_a_revision_gives_what_was_committed(repository: tuple[Path, Git], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, git = repository
     reference = folder / sources.REFERENCE
     for outcome in (Outcome.PASS, Outcome.FAIL):
@@ -98,7 +129,9 @@ def test_a_revision_gives_what_was_committed(repository: tuple[Path, Git]) -> No
     write(reference, record(outcome=Outcome.ERROR))
     assert sources.load("HEAD", folder) == [record(outcome=Outcome.FAIL)]
     assert sources.load("v1", folder) == [record()]
-    assert sources.load("HEAD@{1}", folder) == [record()]
+    (folder / "main").mkdir()
+    monkeypatch.chdir(folder)
+    assert sources.load("main@{1}", folder) == [record()]
     assert sources.load("main~1:other.jsonl", folder) == [record("n")]
 
 
@@ -131,7 +164,7 @@ def test_what_is_nothing_of_all_that_is_a_mistake(name: str, repository: tuple[P
     folder, git = repository
     git("commit", "--allow-empty", "-m", "empty")
     for place in (folder, tmp_path):
-        with pytest.raises(UserError, match="expected a records file, FILE@RUN, a history, or a git revision"):
+        with pytest.raises(UserError, match=r"expected a records file, a history, one run of either .*, or a git rev"):
             sources.load(name, place)
     assert not list(folder.glob("stolen"))
 

@@ -13,7 +13,7 @@ from test_bundle import FILES, manifest_of
 
 from portmatrix.bundle import pack
 from portmatrix.errors import DiskFull, StoreError
-from portmatrix.store import Store, default_root, digest_of, disk_errors, write_whole
+from portmatrix.store import Store, bytes_below, default_root, digest_of, disk_errors, write_whole
 
 
 @pytest.fixture
@@ -155,6 +155,17 @@ def test_a_store_in_a_relative_folder_stays_where_it_is(tmp_path: Path, monkeypa
     store.put("cells", "ab12", {"a": 1})
     (document,) = (tmp_path / "here" / "cells").rglob("*.json")
     assert json.loads(document.read_text()) == {"a": 1}
+
+
+def test_the_bytes_below_a_folder_are_those_of_its_files_alone(tmp_path: Path) -> None:
+    inside = tmp_path / "folder" / "deep"
+    inside.mkdir(parents=True)
+    (inside / "file").write_bytes(b"12345")
+    (tmp_path / "folder" / ".hidden").write_bytes(b"12")
+    (tmp_path / "elsewhere").write_bytes(b"123456789")
+    (inside / "link").symlink_to(tmp_path / "elsewhere")
+    (inside / "dangling").symlink_to(tmp_path / "nowhere")
+    assert bytes_below(tmp_path / "folder") == 7
 
 
 def test_making_a_store_takes_a_folder(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import findpython
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
@@ -104,6 +103,8 @@ def interpreters() -> tuple[Interpreter, ...]:
 
     Looking for them starts each one it finds, which takes seconds; the answer is kept for the life of the process.
     """
+    import findpython  # noqa: PLC0415 - few commands look for interpreters
+
     own = own_interpreter()
     found = {own.executable: own}
     for item in findpython.Finder(resolve_symlinks=True).find_all(implementation="cpython"):

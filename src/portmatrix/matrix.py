@@ -18,13 +18,14 @@ from portmatrix.commands import Patience
 from portmatrix.errors import DiskFull, EnvironmentFailure, StoreError
 from portmatrix.export import Bundle, Recipe
 from portmatrix.globs import Globs
+from portmatrix.parcels import NotMade
 from portmatrix.places import Announce, Wanted, wanted_of
 from portmatrix.places.choice import STATIC, place_of
 from portmatrix.plan import Plan
 from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
 from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
-from portmatrix.store import Store, digest_of
+from portmatrix.store import Store, bytes_below, digest_of
 from portmatrix.suite import Suite, here
 from portmatrix.types import UNKNOWN, CellId, Outcome, PathKind, Reach, Record, Stage
 from portmatrix.workers import Failure, Launch, Lease, Limits
@@ -143,8 +144,9 @@ class MatrixRun:
         self._writing = threading.Lock()
         self._recorder = Recorder(suite, store, options.run)
         self._here = here(suite)
-        self._given: dict[Made, Bundle] | None = None
+        self._given: dict[Made, Bundle | NotMade] | None = None
         self._made: dict[Made, Bundle | Failure] | None = None
+        self._failed_in_archive: set[Made] = set()
         self._leases: set[Lease] = set()
         self._cancelled = False
         self._waiting: dict[Made, list[CellId]] = {}
@@ -156,9 +158,12 @@ class MatrixRun:
         self._cell_limits = Limits(spec.cell_seconds, spec.memory_mb)
         self._export_limits = Limits(spec.export_seconds, spec.memory_mb)
 
-    def give(self, bundles: Iterable[Bundle]) -> None:
-        """Run these bundles and make none: a cell whose bundle is not among them is NOT_RUN."""
-        given = {}
+    def give(self, bundles: Iterable[Bundle], failed: Mapping[Made, NotMade] | None = None) -> None:
+        """Run these bundles and make none: a cell whose bundle is not among them is NOT_RUN.
+
+        Those of which ``failed`` says why there is none end as they would have where that was tried.
+        """
+        given: dict[Made, Bundle | NotMade] = dict(failed or {})
         for bundle in bundles:
             given[bundle.manifest.framework, bundle.manifest.model, bundle.manifest.path] = bundle
         self._given = given
@@ -169,6 +174,16 @@ class MatrixRun:
         self._await(plan.cells)
         self._work()
         return self._made
+
+    def not_made(self, which: Made, failure: Failure) -> NotMade:
+        """Return why ``export_only`` made no bundle, in the form in which it can be handed to another machine."""
+        return NotMade(failure, which in self._failed_in_archive)
+
+    def _note(self, which: Made, made: Bundle | Failure, *, archived: bool = False) -> None:
+        assert self._made is not None
+        self._made[which] = made
+        if archived and isinstance(made, Failure):
+            self._failed_in_archive.add(which)
 
     def execute(self, plan: Plan, broken: Iterable[Record] = (), done: Iterable[str] = ()) -> None:
         """Try every cell of the plan but those in ``done``; returns when each has its record.
@@ -241,10 +256,14 @@ class MatrixRun:
         for (framework, _model), together in by_model.items():
             self._pool.add(_Place(_Step.EXPORT, framework, self._here), _Export(tuple(together)))
 
-    def _take_given(self, recipe: Recipe, given: Mapping[Made, Bundle]) -> None:
-        bundle = given.get(recipe.which)
-        if bundle is not None:
-            self._exported(recipe, bundle)
+    def _take_given(self, recipe: Recipe, given: Mapping[Made, Bundle | NotMade]) -> None:
+        made = given.get(recipe.which)
+        if isinstance(made, NotMade):
+            for which in (recipe.which, *(item.which for item in self._derived.pop(recipe.which, []))):
+                self._fail(which, made.failure, archived=made.archived, elsewhere=True)
+            return
+        if made is not None:
+            self._exported(recipe, made)
             return
         for which in (recipe.which, *(item.which for item in self._derived.pop(recipe.which, []))):
             for cell in self._waiting.pop(which, []):
@@ -290,7 +309,7 @@ class MatrixRun:
     def _exported(self, recipe: Recipe, made: Bundle | Failure, *, archived: bool = False) -> None:
         """Send the cells of a recipe on their way, and what is converted from it: to be run, or recorded as failed."""
         if self._made is not None:
-            self._made[recipe.which] = made
+            self._note(recipe.which, made, archived=archived)
         elif isinstance(made, Failure):
             self._fail(recipe.which, made, self._digest(recipe), archived=archived)
         else:
@@ -331,12 +350,23 @@ class MatrixRun:
             else:
                 self._pool.add(_Place(_Step.RUN, cell.runtime, cell.target), _Run(cell, bundle, key))
 
-    def _fail(self, which: Made, failure: Failure, recipe: str | None = None, *, archived: bool = False) -> None:
+    def _fail(
+        self,
+        which: Made,
+        failure: Failure,
+        recipe: str | None = None,
+        *,
+        archived: bool = False,
+        elsewhere: bool = False,
+    ) -> None:
+        """Record that a bundle could not be made: here, where the archive comes from, or on the machine that tried."""
         if self._made is not None:
-            self._made[which] = failure
+            self._note(which, failure, archived=archived)
         for cell in self._waiting.pop(which, []):
             failed = self._recorder.failed(cell, failure)
-            update: dict[str, Any] = {"recipe": recipe, "archived": archived, **({"facts": {}} if archived else {})}
+            update: dict[str, Any] = {"recipe": recipe, "archived": archived}
+            if archived or elsewhere:
+                update["facts"] = {}  # which would say that this machine had tried
             self._emit(failed.model_copy(update=update))
 
     # Work in the slots
@@ -445,9 +475,15 @@ class MatrixRun:
         """Return what the runtime's environment on a target takes of the disk, where it is a folder of the store."""
         wanted = self._wanted(runtime, self._suite.plugins.targets[target])
         folder = self._store.root / "envs" / place_of(wanted.way).key(wanted)
-        if not folder.is_dir():
-            return None
-        return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+        return bytes_below(folder) if folder.is_dir() else None
+
+    def limits(self, runtime: Runtime, target: str, beside: float = 0) -> Limits:
+        """Return what a request to the runtime on a target may take: what a cell may, and ``beside`` seconds more.
+
+        On an emulated target that is multiplied by how much slower it is there.
+        """
+        usual = self._cell_limits._replace(seconds=self._cell_limits.seconds + beside)
+        return self._limits(usual, runtime.environment, self._way(target))
 
     @contextmanager
     def _lease(self, plugin: Exporter | Runtime, wanted: Wanted, threads: int | None = None) -> Iterator[Lease]:
@@ -527,7 +563,8 @@ class MatrixRun:
 
     def _not_made(self, recipe: Recipe, outcome: Outcome, reason: str, log_tail: str) -> None:
         if self._made is not None:
-            self._made[recipe.which] = Failure(Stage.PREPARE, reason, "harness", log_tail)
+            unavailable = outcome is Outcome.NOT_RUN
+            self._note(recipe.which, Failure(Stage.PREPARE, reason, "harness", log_tail, unavailable=unavailable))
         for cell in self._waiting.pop(recipe.which, []):
             self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail))
 
@@ -597,7 +634,7 @@ class MatrixRun:
     def _run(self, lease: Lease, behind: Behind, job: _Run, runtime: Runtime) -> None:
         """Run a cell; its outputs are compared and its record is written while the worker is at the next one."""
         bundle = job.bundle
-        limits = self._limits(self._cell_limits, runtime.environment, self._way(job.cell.target))
+        limits = self.limits(runtime, job.cell.target)
         folder = self._store.bundle_folder(bundle.digest)
         threads = self._options.threads
         answer = run.ask(lease, runtime, folder, bundle.manifest, limits, threads, sent=behind.go)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +14,12 @@ from portmatrix.globs import Globs
 from portmatrix.latency import Blocks
 from portmatrix.matrix import MatrixRun
 from portmatrix.plugins import Runtime
+from portmatrix.pool import processors
 from portmatrix.spec import LatencySpec
-from portmatrix.store import Store, digest_of
+from portmatrix.store import Store, bytes_below, digest_of
 from portmatrix.suite import Suite
 from portmatrix.types import WORKING, Batch, Latency, Outcome, PathKind, Reach, Record, Stage
-from portmatrix.workers import Failure, Limits
+from portmatrix.workers import Failure
 
 #: Beside what is asked for: to start, to load, and to be stopped kindly.
 _MARGIN_SECONDS = 30
@@ -40,13 +40,22 @@ class Subject(NamedTuple):
 
 
 class _Answers(NamedTuple):
-    """What one worker measured: for each batch the samples, and what was timed once."""
+    """What one worker measured: for each batch the samples, what was timed once, and what the worker was."""
 
     samples: dict[int, list[float]]
     inner: dict[int, int]
     load_seconds: float
     first_seconds: float
     peak_mb: float | None
+    environment: dict[str, str]
+
+
+class _Measured(NamedTuple):
+    """All groups of a cell with one number of threads: blocks for each batch, and what both sides answered."""
+
+    blocks: list[Blocks]
+    candidate: list[_Answers]
+    baseline: list[_Answers]
 
 
 class Measuring:
@@ -58,6 +67,7 @@ class Measuring:
         self._run = run
         self._session = session
         self._spec = suite.spec.latency
+        self._verified: dict[str, Manifest | str] = {}
         self._host = describe_host()
         self._anchors = time_anchors()
 
@@ -70,36 +80,35 @@ class Measuring:
         if isinstance(subject, str):
             return self._left(record, subject)
         baseline = self._baseline(subject, known)
-        blocks: list[Blocks] = []
-        answers: list[_Answers] = []
+        measured: list[_Measured] = []
         before = self._anchors
         for threads in self._threads():
             made = self._groups(subject, baseline, threads)
             if isinstance(made, Failure):
                 return self._failed(record, made)
-            blocks += made[0]
-            answers += made[1]
+            measured.append(made)
         self._anchors = after = time_anchors()
         anchors = {name: (before[name], after[name]) for name in before}
-        found = self._found(subject, baseline, blocks, answers).model_copy(
+        found = self._found(subject, baseline, measured).model_copy(
             update={"anchors": anchors, "unstable": bool(latency.drifted(anchors))}
         )
         return record.model_copy(update={"latency": found, **self._now()})
 
-    def _found(
-        self, subject: Subject, baseline: Subject | None, blocks: Sequence[Blocks], answers: Sequence[_Answers]
-    ) -> Latency:
+    def _found(self, subject: Subject, baseline: Subject | None, measured: Sequence[_Measured]) -> Latency:
+        blocks = [item for one in measured for item in one.blocks]
+        answers = [answer for one in measured for answer in one.candidate]
+        theirs = [answer for one in measured for answer in one.baseline]
         peaks = [answer.peak_mb for answer in answers if answer.peak_mb is not None]
-        artifact = subject.folder / "artifact"
         return Latency(
             baseline=str(baseline.record.cell) if baseline else "",
+            baseline_environment=theirs[-1].environment if theirs else {},
             session=self._session,
             timings=tuple(map(latency.timing, blocks)),
             blocks=tuple(tuple(latency.log_ratios(item)) for item in blocks),
             load_seconds=min(answer.load_seconds for answer in answers),
             first_seconds=min(answer.first_seconds for answer in answers),
             peak_mb=max(peaks, default=None),
-            artifact_bytes=sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file()),
+            artifact_bytes=bytes_below(subject.folder / "artifact"),
             installed_bytes=self._run.installed_bytes(subject.runtime, subject.target),
             emulated=subject.record.reach is Reach.EMULATED,
             host=self._host,
@@ -121,8 +130,7 @@ class Measuring:
 
     def _threads(self) -> list[int]:
         """Return the numbers of threads to measure with, each once."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return list(dict.fromkeys(count or cores for count in self._spec.threads))
+        return list(dict.fromkeys(count or processors() for count in self._spec.threads))
 
     def _subject(self, record: Record) -> Subject | str:
         """Return what is timed for a record, or why it cannot be."""
@@ -131,11 +139,19 @@ class Measuring:
         runtime = self._suite.plugins.runtimes.get(record.id.runtime)
         if runtime is None or record.id.target not in self._suite.plugins.targets:
             return "its runtime or its target is not in this suite"
-        try:
-            manifest = self._store.get_bundle(record.bundle)
-        except StoreError as error:
-            return f"{error}; run the cell again first"
+        manifest = self._manifest(record.bundle)
+        if isinstance(manifest, str):
+            return manifest
         return Subject(record, runtime, manifest, self._store.bundle_folder(record.bundle))
+
+    def _manifest(self, digest: str) -> Manifest | str:
+        """Return the manifest of a bundle, or why it cannot be used; its bytes are verified once in a session."""
+        if digest not in self._verified:
+            try:
+                self._verified[digest] = self._store.get_bundle(digest)
+            except StoreError as error:
+                self._verified[digest] = f"{error}; run the cell again first"
+        return self._verified[digest]
 
     def _baseline(self, subject: Subject, known: Iterable[Record]) -> Subject | None:
         """Return what a subject is compared with: the same model in the baseline runtime, else in its own framework's.
@@ -157,10 +173,8 @@ class Measuring:
                 return min(found, key=lambda one: _unlike(subject, one))
         return None
 
-    def _groups(
-        self, subject: Subject, baseline: Subject | None, threads: int
-    ) -> tuple[list[Blocks], list[_Answers]] | Failure:
-        """Measure all groups with so many threads; returns blocks for each batch, and the candidate's answers."""
+    def _groups(self, subject: Subject, baseline: Subject | None, threads: int) -> _Measured | Failure:
+        """Measure all groups with so many threads."""
         batches = _batches(subject.manifest)
         theirs = [batch for batch in batches if baseline and batch in _batches(baseline.manifest)]
         mine: list[list[_Answers]] = []
@@ -186,7 +200,8 @@ class Measuring:
             )
             for batch in batches
         ]
-        return blocks, [answer for group in mine for answer in group]
+        flat = ([answer for group in groups for answer in group] for groups in (mine, others))
+        return _Measured(blocks, *flat)
 
     def _block(self, subject: Subject, batches: Sequence[int], threads: int) -> _Answers | Failure:
         """Time one block in a worker that was started for it."""
@@ -205,19 +220,16 @@ class Measuring:
                     "seconds": self._spec.seconds,
                     "samples": self._spec.samples,
                 }
-                answer = lease.ask(request, self._limits(subject, len(batches)))
+                seconds = 2 * len(batches) * self._spec.seconds + _MARGIN_SECONDS
+                answer = lease.ask(request, self._run.limits(subject.runtime, subject.target, seconds))
+                environment = dict(lease.environment)
         except EnvironmentFailure as error:
             return Failure(Stage.PREPARE, f"environment of {subject.runtime.name}: {error}", "harness", error.log_tail)
         except OSError as error:
             return Failure(Stage.PREPARE, f"files could not be exchanged with the target: {error}", "harness")
         if isinstance(answer, Failure):
             return answer
-        return _answers(answer, batches)
-
-    def _limits(self, subject: Subject, batches: int) -> Limits:
-        usual = self._suite.spec.limits
-        seconds = usual.cell_seconds + 2 * batches * self._spec.seconds + _MARGIN_SECONDS
-        return Limits(seconds, subject.runtime.environment.memory_mb or usual.memory_mb)
+        return _answers(answer, batches, environment)
 
 
 def worth(records: Iterable[Record], spec: LatencySpec, globs: Sequence[str]) -> list[Record]:
@@ -226,7 +238,7 @@ def worth(records: Iterable[Record], spec: LatencySpec, globs: Sequence[str]) ->
     return [record for record in records if record.outcome in WORKING and record.id in chosen]
 
 
-def _answers(answer: Mapping[str, Any], batches: Sequence[int]) -> _Answers:
+def _answers(answer: Mapping[str, Any], batches: Sequence[int], environment: dict[str, str]) -> _Answers:
     timings = dict(zip(batches, answer["timings"], strict=True))
     return _Answers(
         samples={batch: [float(sample) for sample in item["samples"]] for batch, item in timings.items()},
@@ -234,6 +246,7 @@ def _answers(answer: Mapping[str, Any], batches: Sequence[int]) -> _Answers:
         load_seconds=float(answer["load_seconds"]),
         first_seconds=float(answer["first_seconds"]),
         peak_mb=answer["peak_mb"],
+        environment=environment,
     )
 
 

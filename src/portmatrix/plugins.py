@@ -110,9 +110,12 @@ class TargetModule(Protocol):
 
     ``reach(host)`` returns the ways from a machine described like ``PLATFORM``, best first: each the keys of a ``Way``,
     or ``{"why": what is missing, "install": the command that would mend it}`` for one that does not lead there now.
-    Whether the engine has what a way needs (Docker, QEMU) is for the engine to find out, not for the target. A module
-    with ``OPTIONS`` is a kind of target, not one: entries of ``targets`` in ``matrix.yaml`` make targets of it, and
-    ``host`` then carries their ``options``. ``OPTIONS`` says which there are, each read as an ``OptionSpec``.
+    Whether the engine has what a way needs (Docker, QEMU) is for the engine to find out, not for the target. ``RUNNER``
+    is the label of the GitHub runner that is the target or reaches it; optional: ``RUNNER_REACH`` says by which reach
+    it does (``native`` unless given), ``RUNNER_NEEDS`` names the groups of ``scripts/setup-linux-targets`` that have to
+    be installed there. A module with ``OPTIONS`` is a kind of target, not one: entries of ``targets`` in
+    ``matrix.yaml`` make targets of it, and ``host`` then carries their ``options``. ``OPTIONS`` says which there are,
+    each read as an ``OptionSpec``.
     """
 
     PLATFORM: Mapping[str, Any]
@@ -241,7 +244,10 @@ class Runtime(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A loaded target: its platform, its GitHub runner label, its cost, and the ways from this machine, best first."""
+    """A loaded target: its platform, its GitHub runner label, its cost, and the ways from this machine, best first.
+
+    ``runner_reach`` is how the runner reaches it, ``runner_needs`` what has to be installed there first.
+    """
 
     name: str
     file: Path
@@ -250,6 +256,8 @@ class Target(NamedTuple):
     runner: str
     cost: str
     ways: tuple[Way | NoWay, ...]
+    runner_reach: Reach = Reach.NATIVE
+    runner_needs: tuple[str, ...] = ()
 
     @property
     def way(self) -> Way | NoWay:
@@ -273,13 +281,14 @@ class Target(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """A loaded data set: its file, and a digest over it and the files that it reads."""
+    """A loaded data set: its file, the files beside it that it reads, and a digest over all of them."""
 
     name: str
     file: Path
     digest: str
     views: tuple[str, ...]
     targets: tuple[str, ...]
+    files: tuple[Path, ...] = ()
 
 
 class Broken(NamedTuple):
@@ -312,6 +321,8 @@ _FUNCTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
     "data": (DataModule, ("load",)),
 }
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+#: A word that a shell takes as one, and no option.
+_WORD = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 _Loaded = TypeVar("_Loaded")
 
 
@@ -367,19 +378,22 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _environment(declared: Mapping[str, Any], file: Path) -> EnvironmentSpec:
-    """Return the environment that a plug-in declares, with its Dockerfile in the suite's ``dockerfiles/``.
+def _environment(declared: Mapping[str, Any], file: Path, dockerfiles: Path | None) -> EnvironmentSpec:
+    """Return the environment that a plug-in declares, with its Dockerfile in ``dockerfiles/``.
 
-    Raises ``PluginError`` if there is no such file, or no way at all to the environment.
+    That is the folder of the plug-in's own suite or, for a file that this one lacks, ``dockerfiles``. Raises
+    ``PluginError`` if there is no such file, or no way at all to the environment.
     """
     spec = EnvironmentSpec.model_validate(declared)
     if not spec.container:
         if not spec.interpreter:
             raise PluginError(f"{file.name}: ENVIRONMENT has neither an interpreter nor a container")
         return spec
-    dockerfile = file.parent.parent / "dockerfiles" / f"{spec.container}.Dockerfile"
-    if not dockerfile.is_file():
-        raise PluginError(f"{file.name}: container {spec.container!r} has no dockerfiles/{dockerfile.name}")
+    name = f"{spec.container}.Dockerfile"
+    places = [file.parent.parent / "dockerfiles", *([dockerfiles] if dockerfiles else [])]
+    dockerfile = next((place / name for place in places if (place / name).is_file()), None)
+    if dockerfile is None:
+        raise PluginError(f"{file.name}: container {spec.container!r} has no dockerfiles/{name}")
     return spec.model_copy(update={"dockerfile": dockerfile})
 
 
@@ -397,17 +411,17 @@ def _sources_are_there(paths: Mapping[str, PathSpec]) -> None:
             raise PluginError(f"path {name!r} names the source {declared.source!r}; the paths exported are {exported}")
 
 
-def _exporters(file: Path) -> dict[str, Exporter]:
+def _exporters(file: Path, dockerfiles: Path | None) -> dict[str, Exporter]:
     module = load_file("exporter", file)
     paths = {name: PathSpec.model_validate(value) for name, value in module.PATHS.items()}
     layout = getattr(module, "LAYOUT", "channels-first")
-    environment = _environment(module.ENVIRONMENT, file)
+    environment = _environment(module.ENVIRONMENT, file, dockerfiles)
     _names_are_legal(paths)
     _sources_are_there(paths)
     return {file.stem: Exporter(file.stem, file, _digest(file), environment, paths, layout)}
 
 
-def _runtimes(file: Path) -> dict[str, Runtime]:
+def _runtimes(file: Path, dockerfiles: Path | None) -> dict[str, Runtime]:
     module = load_file("runtime", file)
     systems = frozenset(getattr(module, "SYSTEMS", USUAL_SYSTEMS))
     program = _program(module, file)
@@ -415,7 +429,7 @@ def _runtimes(file: Path) -> dict[str, Runtime]:
     found: dict[str, Runtime] = {}
     for suffix, value in module.ENVIRONMENTS.items():
         name = f"{file.stem}-{suffix}" if suffix else file.stem
-        environment = _environment(value, file)
+        environment = _environment(value, file, dockerfiles)
         found[name] = Runtime(name, file, _digest(*sources), environment, tuple(module.FORMATS), systems, program)
     _names_are_legal(found)
     return found
@@ -446,7 +460,21 @@ def _target(
     if not ways:
         raise PluginError(f"{file.name}: reach(host) returned no way, and no reason why there is none")
     digest = _digest(file) if entry is None else digest_text(f"{_digest(file)} {entry!r}")
-    return Target(name, file, digest, platform, str(module.RUNNER), str(module.COST), ways)
+    reach, needs = _on_runner(module, file)
+    return Target(name, file, digest, platform, str(module.RUNNER), str(module.COST), ways, reach, needs)
+
+
+def _on_runner(module: ModuleType, file: Path) -> tuple[Reach, tuple[str, ...]]:
+    """Return how a target's runner reaches it, and what that needs there; raises ``PluginError`` for other words."""
+    reach, needs = getattr(module, "RUNNER_REACH", Reach.NATIVE.value), getattr(module, "RUNNER_NEEDS", ())
+    if reach not in [item.value for item in Reach]:
+        known = ", ".join(item.value for item in Reach)
+        raise PluginError(f"{file.name}: RUNNER_REACH is {reach!r}; expected one of {known}")
+    if isinstance(needs, str) or not all(isinstance(word, str) and _WORD.match(word) for word in needs):
+        raise PluginError(
+            f"{file.name}: RUNNER_NEEDS is {needs!r}; expected a tuple of words such as ('roots', 'qemu')"
+        )
+    return Reach(reach), tuple(needs)
 
 
 def _way(found: Mapping[str, Any], platform: PlatformSpec, host: PlatformSpec, runner: str) -> Way | NoWay:
@@ -481,7 +509,8 @@ def _targets(
 def _data(file: Path) -> dict[str, DataSet]:
     module = load_file("data", file)
     files = [file.parent / name for name in module.FILES]
-    found = DataSet(file.stem, file, _digest(file, *files), tuple(module.VIEWS), tuple(module.TARGETS))
+    views, targets = tuple(module.VIEWS), tuple(module.TARGETS)
+    found = DataSet(file.stem, file, _digest(file, *files), views, targets, tuple(files))
     return {file.stem: found}
 
 
@@ -516,13 +545,15 @@ def _folder(
 def discover(folders: Mapping[str, Path], host: PlatformSpec, entries: Sequence[TargetDefinition] = ()) -> Plugins:
     """Return the plug-ins in ``folders`` (by sort), with each target's ways from a machine that is ``host``.
 
-    ``entries`` are the targets that ``matrix.yaml`` makes of kinds.
+    ``entries`` are the targets that ``matrix.yaml`` makes of kinds. Among the folders may be ``dockerfiles``: what a
+    suite's own folder of that name lacks is looked for there.
 
     A plug-in that does not load or conform is listed under ``broken``, with what is wrong; it hides nobody else's.
     """
     broken: list[Broken] = []
-    exporters = _folder(folders["exporters"], "exporter", _exporters, broken)
-    runtimes = _folder(folders["runtimes"], "runtime", _runtimes, broken)
+    dockerfiles = folders.get("dockerfiles")
+    exporters = _folder(folders["exporters"], "exporter", lambda file: _exporters(file, dockerfiles), broken)
+    runtimes = _folder(folders["runtimes"], "runtime", lambda file: _runtimes(file, dockerfiles), broken)
     kinds: dict[str, dict[str, OptionSpec]] = {}
     targets = _folder(folders["targets"], "target", lambda file: _targets(file, host, entries, kinds), broken)
     data = _folder(folders["data"], "data", _data, broken)

@@ -6,6 +6,7 @@ add further jobs while the pool runs.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -16,6 +17,11 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Job = TypeVar("Job")
 Take = Callable[[], Job | None]
+
+
+def processors() -> int:
+    """Return how many processors this process may use: as many slots, or threads of a runtime, work at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Behind:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-import cpuinfo
-
 from portmatrix import __version__, run
 from portmatrix.environments import own_interpreter
 from portmatrix.export import Bundle
@@ -42,6 +40,8 @@ def processor() -> str:
         named = re.search(r"^model name\s*:\s*(\S.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
         if named:
             return named[1].strip()
+    import cpuinfo  # noqa: PLC0415 - where Linux tells, no command needs it
+
     try:
         return str(cpuinfo.get_cpu_info().get("brand_raw") or "unknown")
     except Exception:  # py-cpuinfo parses what the system prints, and a missing name must cost no cell

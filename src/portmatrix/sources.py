@@ -7,14 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from portmatrix import records
+from portmatrix import history, records
 from portmatrix.errors import NothingSelected, RecordError, UserError, nearest
 from portmatrix.globs import Globs
 from portmatrix.types import Record
 
 #: The records file of a revision, below the suite's folder, where none is named.
 REFERENCE = "results/reference.jsonl"
-_FORMS = "a records file, FILE@RUN, a history, or a git revision (REV or REV:path/to/records.jsonl)"
+_FORMS = (
+    "a records file, a history, one run of either (FILE@RUN, PLACE@RUN), or a git revision "
+    "(REV or REV:path/to/records.jsonl)"
+)
 #: Seconds that git may take to hand out one file.
 _GIT_SECONDS = 120
 
@@ -37,24 +40,25 @@ def _all(named: str, folder: Path, glob: str) -> Iterator[Record]:
     place = Path(named)
     if place.is_file():
         return records.read(place)
-    if _is_history(named):
-        return _of_history(named, glob)
-    file, _, run = named.rpartition("@")
-    if file and Path(file).is_file():
-        return _of_run(Path(file), run)
+    if place.is_dir():
+        return history.records(named, glob)
+    if "://" in named:
+        return history.records(*_url_and_run(named, glob))
+    before, _, run = named.rpartition("@")
+    if before and Path(before).is_file():
+        return _of_run(Path(before), run)
+    # REV@{1} is a revision, also where a folder is called like the branch.
+    if before and Path(before).is_dir() and not run.startswith("{"):
+        return history.records(before, glob, run)
     return _of_revision(named, folder)
 
 
-def _is_history(named: str) -> bool:
-    """Return whether a name is that of a history: a folder, or a place in an object store."""
-    return Path(named).is_dir() or "://" in named
-
-
-def _of_history(named: str, glob: str) -> Iterator[Record]:
-    # It brings a database along, which none of the other forms needs.
-    from portmatrix import history  # noqa: PLC0415
-
-    yield from history.records(named, glob)
+def _url_and_run(named: str, glob: str) -> tuple[str, str, str | None]:
+    """Return the URL of a history, the glob, and the run behind an @ in the last part of the URL, if it is no name."""
+    before, _, run = named.rpartition("@")
+    if not before or "/" in run or history.is_there(named):
+        return named, glob, None
+    return before, glob, run
 
 
 def _of_run(file: Path, run: str) -> Iterator[Record]:
@@ -78,7 +82,7 @@ def _of_revision(named: str, folder: Path) -> Iterator[Record]:
         file = Path(scratch) / "records.jsonl"
         wrong = _git(folder, "show", "--no-textconv", "--end-of-options", shown, output=file)
         if wrong:
-            raise UserError(f"{named}: {wrong}; name the records file of that revision as {revision}:path/to/it")
+            raise NothingSelected(f"{named}: {wrong}; name the records file of that revision as {revision}:path/to/it")
         try:
             yield from records.read(file)
         except RecordError as error:

@@ -53,6 +53,11 @@ def disk_errors(what: str) -> Iterator[None]:
         raise
 
 
+def bytes_below(folder: Path) -> int:
+    """Return the bytes of all files below a folder; links count for nothing, what they lead to lies elsewhere."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+
+
 class Store:
     """One folder on this machine; any number of engines may use it at once."""
 

@@ -80,13 +80,14 @@ def load(root: Path, reach: Reach | None = None) -> Suite:
 def plugin_folders(root: Path) -> dict[str, Path]:
     """Return where the plug-ins of each sort are: in the suite, or in the reference suite where it has no such folder.
 
-    Exporters are always the suite's own: they are what makes it another suite.
+    Exporters are always the suite's own: they are what makes it another suite. ``dockerfiles`` is the reference
+    suite's folder of these, for the files that the suite does not have itself.
     """
     reference = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
     shared = {
         sort: root / sort if (root / sort).is_dir() else reference / sort for sort in ("runtimes", "targets", "data")
     }
-    return {"exporters": root / "exporters", **shared}
+    return {"exporters": root / "exporters", **shared, "dockerfiles": reference / "dockerfiles"}
 
 
 def known_names(plugins: Plugins) -> Known:

@@ -208,15 +208,16 @@ class Timing(Frozen):
 class Latency(Frozen):
     """What the MEASURE stage found of a cell that works: seconds, MiB, bytes, and the machine it was found on.
 
-    ``baseline`` names the runtime that ``ratio`` compares with (empty: none could run the model). ``blocks`` has, for
-    each timing and each group of blocks, the logarithm of the group's ratio: what an interval, or a later comparison of
-    two sessions, is made from. ``anchors`` are four fixed loads before and after, in seconds; a drift of more than a
-    tenth makes the measurement ``unstable``. ``peak_mb`` is the worker's peak memory above what it had when idle,
-    ``first_seconds`` the first call. ``host`` says what the processor was and did; ``emulated`` times are compared with
-    no others.
+    ``baseline`` names the cell that ``ratio`` compares with (empty: none could run the model), ``baseline_environment``
+    what ran it, as a record's ``environment`` does for the cell itself. ``blocks`` has, for each timing and each group
+    of blocks, the logarithm of the group's ratio: what an interval, or a later comparison of two sessions, is made
+    from. ``anchors`` are four fixed loads before and after, in seconds; a drift of more than a tenth makes the
+    measurement ``unstable``. ``peak_mb`` is the worker's peak memory above what it had when idle, ``first_seconds`` the
+    first call. ``host`` says what the processor was and did; ``emulated`` times are compared with no others.
     """
 
     baseline: str
+    baseline_environment: dict[str, str] = Field(default_factory=dict)
     session: str
     timings: tuple[Timing, ...]
     blocks: tuple[tuple[float, ...], ...] = ()

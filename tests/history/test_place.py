@@ -15,6 +15,7 @@ from portmatrix.errors import NothingSelected, RecordError, UserError
 from portmatrix.history import extra
 from portmatrix.history.adding import add
 from portmatrix.history.place import Place
+from portmatrix.history.queries import records
 
 
 def test_files_lie_by_day(tmp_path: Path) -> None:
@@ -53,6 +54,17 @@ def test_a_history_of_another_layout_is_not_taken_for_an_empty_one(tmp_path: Pat
     file.write_bytes(b"")
     with pytest.raises(RecordError, match="holds a history of layout v2; this portmatrix reads v1"):
         Place(str(tmp_path)).parts()
+
+
+@pytest.mark.parametrize("place", ["{folder}", "memory://place{folder}"])
+def test_a_damaged_file_is_named_and_no_bug_of_ours(place: str, tmp_path: Path) -> None:
+    history = Place(place.format(folder=tmp_path / "history"))
+    add(history, [write(tmp_path / "a.jsonl", [record()])])
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"no Parquet, but long enough to be some")
+    history.put(damaged, "2026-01-01", 5, "damaged")
+    with pytest.raises(RecordError, match=r"the history in .* cannot be read or written: .*000005-damaged\.parquet"):
+        list(records(history))
 
 
 @pytest.mark.parametrize("named", ["nowhere://a/b", "oci://bucket/history"])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_history import CELL, OTHER, at, latency, record
 
-from portmatrix.errors import NothingSelected
+from portmatrix.errors import NothingSelected, UserError
 from portmatrix.globs import Globs
 from portmatrix.history import queries
 from portmatrix.history.place import Place
@@ -84,8 +84,10 @@ def test_records_are_found_by_run_and_day(filled: Filled) -> None:
     place = filled(given_records)
     assert {item.started for item in records(place, run="run-3")} == {at(3)}
     assert {item.started for item in records(place, since="2026-01-02", until="2026-01-03")} == {at(1), at(2)}
-    with pytest.raises(NothingSelected, match="no record of the run run-9"):
+    with pytest.raises(UserError, match=r"has no run 'run-9'; its last ones are run-4, run-3, run-2, run-1, run-0 \("):
         list(records(place, run="run-9"))
+    with pytest.raises(NothingSelected, match="no record of the run run-4 among those selected"):
+        list(records(place, run="run-4", until="2026-01-02"))
 
 
 # --- Outcomes -------------------------------------------------------------------------------------------------------

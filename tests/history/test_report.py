@@ -25,9 +25,9 @@ MADE = [
 ]
 
 
-def printed(place: Place, *, limit: int = 20, terminal: bool = False) -> str:
+def printed(place: Place, *, limit: int = 20, terminal: bool = False, width: int = 200) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, width=200, force_terminal=terminal, color_system=None)
+    console = Console(file=stream, width=width, force_terminal=terminal, color_system=None)
     print_report(console, gather(place, [], limit=limit))
     return stream.getvalue()
 
@@ -53,6 +53,16 @@ def test_cells_beyond_the_limit_are_counted_only(filled: Filled) -> None:
 
 def test_a_terminal_is_given_its_own_letters(filled: Filled) -> None:
     assert "é differs" in printed(filled([record(0), record(1, outcome=Outcome.FAIL)]), terminal=True)
+
+
+def test_a_file_or_a_pipe_is_given_whole_ids_however_narrow_it_is_thought_to_be(filled: Filled) -> None:
+    long = CELL.replace("mlp", "mlp" * 30)
+    made = [record(day, long, latency=latency(ratio)) for day, ratio in enumerate(RATIOS)]
+    place = filled([*made, record(40, long, Outcome.FAIL, reason="so " * 30 + "long")])
+    lines = printed(place, width=60).splitlines()
+    assert len([line for line in lines if long in line]) == 4, "as a cell, as a measured one, and with both outcomes"
+    assert len([line for line in lines if "so so" in line and line.count("so ") == 30]) == 1
+    assert {len(line.rstrip()) for line in printed(place, width=60, terminal=True).splitlines()} <= set(range(61))
 
 
 def test_the_data_is_all_of_it_and_is_json(filled: Filled) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import pytest
-from test_root import CRASHES, Suite, answered, failed, quiet
+from linear_suite import CRASHES, Suite, answered, failed, quiet
 from tiny_suite import eventually, gone
 
 from portmatrix import containers, environments, programs
@@ -145,12 +145,6 @@ def made(store: Store, what: Wanted) -> Environment:
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each kind of container."""
     return KINDS[request.param]
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    """A suite of the test's own."""
-    return Suite(tmp_path / "suite")
 
 
 def lease_on(built: Environment, suite: Suite, folder: Path, kind: Kind) -> Lease:

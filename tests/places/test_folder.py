@@ -17,16 +17,15 @@ import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
-from onnx import helper
-from tiny_suite import TINY, eventually, gone, name_of, tree_of
+from linear_suite import DOES, LIMITS, Suite, answered, failed, quiet
+from tiny_suite import eventually, gone, name_of, tree_of
 
 from portmatrix import environments, programs
 from portmatrix.commands import Patience
@@ -50,27 +49,7 @@ NEWER_NUMPY = EnvironmentSpec(python=">=3.11,<3.14", requirements=("numpy==2.4.6
 #: Later releases of numpy ask for a function that Wine 8 does not have.
 ONNXRUNTIME = EnvironmentSpec(python=">=3.10,<3.13", requirements=("onnxruntime==1.21.0", "numpy==2.0.2"))
 NUMPY = EnvironmentSpec(python=">=3.10,<3.13", requirements=("numpy==2.0.2",))
-LIMITS = Limits(120, 2048)
 PATIENCE = Patience(600)
-
-#: A runtime that loads nothing, and does in `run` what is put in.
-DOES = """
-import ctypes, faulthandler, json, os, sys
-from pathlib import Path
-
-def load(entry, format, signature, threads):
-    return None
-
-def input_names(session):
-    return ["x"]
-
-def run(session, inputs):
-    {deed}
-    return {{"y": inputs["x"]}}
-
-def degraded(session):
-    return ""
-"""
 
 #: Says what it could do to the files named in `wanted.json`, and what it sees of variables.
 LOOKS_AROUND = """
@@ -113,10 +92,6 @@ def interpreter(**changes: Any) -> dict[str, Any]:
     return {**WINE.options["interpreter"], **changes}
 
 
-def quiet(_text: str) -> None:
-    """Nobody is to be told what is downloaded."""
-
-
 # --- Fixtures -------------------------------------------------------------------------------------------------------
 
 
@@ -147,81 +122,6 @@ def built(folders: Store) -> Environment:
     return made(folders, wanted())
 
 
-class Suite:
-    """A folder with runtimes, and a bundle."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "samples").mkdir(parents=True)
-        random = np.random.default_rng(5)
-        self.x = random.normal(size=(4, 3, 8)).astype(np.float32)
-        self.weights = random.normal(size=(8, 6)).astype(np.float32)
-        np.save(folder / "samples/x.npy", self.x)
-        np.savez(folder / "model.npz", weights=self.weights)
-
-    @property
-    def expected(self) -> np.ndarray[Any, Any]:
-        """What the model makes of the samples."""
-        return self.x @ self.weights
-
-    def put(self, name: str, text: str | None = None) -> Path:
-        """Return the file of a runtime: of the text given, or one of tiny's."""
-        file = self.folder / f"{name}.py"
-        if text is not None:
-            file.write_text(text, encoding="utf-8")
-        else:
-            sources = (TINY / "runtimes" / file.name, TINY / "faults/runtimes" / file.name)
-            shutil.copyfile(next(source for source in sources if source.is_file()), file)
-        return file
-
-    def does(self, deed: str) -> Path:
-        """Return the file of a runtime that does a deed when it is run."""
-        return self.put("does", DOES.format(deed=deed))
-
-    def put_onnx(self) -> None:
-        """Put the model there as ONNX, in a version that ONNX Runtime 1.21 reads."""
-        tensors = [helper.make_tensor_value_info(*of) for of in (("x", 1, [3, 8]), ("y", 1, [3, 6]))]
-        weights = helper.make_tensor("w", 1, self.weights.shape, self.weights.tobytes(), raw=True)
-        graph = helper.make_graph(
-            [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights]
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, self.folder / "model.onnx")
-
-    def ask(
-        self,
-        lease: Lease,
-        runtime: Path,
-        limits: Limits = LIMITS,
-        entry: str = "model.npz",
-        sent: Callable[[], None] | None = None,
-    ) -> dict[str, Any] | Failure:
-        """Return the answer of a runtime that is asked to run the bundle; its outputs are in it as arrays."""
-        exchange = lease.exchange()
-        tensor = {"dtype": "float32", "shape": [3, None]}
-        request = {
-            "op": "run",
-            "file": lease.there(runtime),
-            "entry": f"{lease.there(self.folder)}/{entry}",
-            "format": "npz-linear",
-            "signature": {"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}]},
-            "sets": [{"batch": 3, "calls": 4, "inputs": {"x": "samples/x.npy"}}],
-            "bundle": lease.there(self.folder),
-            "outputs": lease.there(exchange),
-            "threads": 1,
-        }
-        answer = lease.ask(request, limits, sent)
-        if not isinstance(answer, Failure):
-            answer["y"] = np.load(exchange / answer["outputs"][0]["y"])
-        return answer
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    """A suite of the test's own."""
-    return Suite(tmp_path / "suite")
-
-
 def lease_on(built: Environment, suite: Suite, folder: Path, more: Mapping[Path, bool] | None = None) -> Lease:
     """Return a lease on a worker there, which sees the suite and may write into ``folder``."""
     shared = {suite.folder: False, **(more or {})}
@@ -242,16 +142,6 @@ def needs_wine_8() -> None:
     version = subprocess.run(WINE.options["emulator_version"], capture_output=True, text=True, check=True).stdout
     if not version.startswith("wine-8."):
         pytest.skip(f"this is about Wine 8, and {version.strip()} is here")
-
-
-def answered(answer: dict[str, Any] | Failure) -> dict[str, Any]:
-    assert isinstance(answer, dict), answer
-    return answer
-
-
-def failed(answer: dict[str, Any] | Failure) -> Failure:
-    assert isinstance(answer, Failure), answer
-    return answer
 
 
 def below(name: str = "") -> list[psutil.Process]:

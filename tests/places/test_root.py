@@ -9,16 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
-from onnx import helper
-from tiny_suite import TINY, eventually, gone, tree_of
+from linear_suite import CRASHES, LIMITS, Suite, answered, failed, quiet
+from tiny_suite import eventually, gone, tree_of
 
 from portmatrix import environments, programs
 from portmatrix.commands import Patience
@@ -48,7 +47,6 @@ ARM = PlatformSpec(os="linux", arch="arm64", libc="glibc")
 ONNXRUNTIME = EnvironmentSpec(
     python=">=3.10,<3.14", requirements=("onnxruntime==1.21.0", "numpy==2.2.4"), debian=("python3-onnxruntime",)
 )
-LIMITS = Limits(120, 1024)
 PATIENCE = Patience(600)
 
 #: Hands over the bytes of an x86_64 machine, as who reads a file without looking at its byte order would.
@@ -64,23 +62,6 @@ def input_names(session):
 def run(session, inputs):
     foreign = {name: value.astype(value.dtype.newbyteorder("<")) for name, value in inputs.items()}
     return {"y": session.run(["y"], foreign)[0]}
-
-def degraded(session):
-    return ""
-"""
-
-#: Reads where nothing is. At address 0 there is something, to what QEMU makes of one instruction of s390x.
-CRASHES = """
-import ctypes
-
-def load(entry, format, signature, threads):
-    return None
-
-def input_names(session):
-    return ["x"]
-
-def run(session, inputs):
-    return ctypes.string_at(1)
 
 def degraded(session):
     return ""
@@ -125,10 +106,6 @@ def wanted(way: Way = S390X, spec: EnvironmentSpec = ONNXRUNTIME, platform: Plat
     return Wanted("onnxruntime", spec, platform, way)
 
 
-def quiet(_text: str) -> None:
-    """Nobody is to be told what is downloaded."""
-
-
 # --- Fixtures -------------------------------------------------------------------------------------------------------
 
 
@@ -154,77 +131,6 @@ def built(roots: Store) -> Environment:
     return made(roots, wanted())
 
 
-class Suite:
-    """A folder with runtimes, and a bundle whose samples this machine wrote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "samples").mkdir(parents=True)
-        random = np.random.default_rng(5)
-        self.x = random.normal(size=(4, 3, 8)).astype(np.float32)
-        self.weights = random.normal(size=(8, 6)).astype(np.float32)
-        np.save(folder / "samples/x.npy", self.x)
-        np.savez(folder / "model.npz", weights=self.weights)
-
-    @property
-    def expected(self) -> np.ndarray[Any, Any]:
-        """What the model makes of the samples."""
-        return self.x @ self.weights
-
-    def put(self, name: str, text: str | None = None) -> Path:
-        """Return the file of a runtime: of the text given, or one of tiny's."""
-        file = self.folder / f"{name}.py"
-        if text is not None:
-            file.write_text(text)
-        else:
-            sources = (TINY / "runtimes" / file.name, TINY / "faults/runtimes" / file.name)
-            shutil.copyfile(next(source for source in sources if source.is_file()), file)
-        return file
-
-    def put_onnx(self) -> None:
-        """Put the model there as ONNX, in a version that ONNX Runtime 1.21 reads."""
-        tensors = [helper.make_tensor_value_info(*of) for of in (("x", 1, [3, 8]), ("y", 1, [3, 6]))]
-        weights = helper.make_tensor("w", 1, self.weights.shape, self.weights.tobytes(), raw=True)
-        graph = helper.make_graph(
-            [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights]
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, self.folder / "model.onnx")
-
-    def ask(
-        self,
-        lease: Lease,
-        runtime: Path,
-        limits: Limits = LIMITS,
-        entry: str = "model.npz",
-        sent: Callable[[], None] | None = None,
-    ) -> dict[str, Any] | Failure:
-        """Return the answer of a runtime that is asked to run the bundle; its outputs are in it as arrays."""
-        exchange = lease.exchange()
-        tensor = {"dtype": "float32", "shape": [3, None]}
-        request = {
-            "op": "run",
-            "file": lease.there(runtime),
-            "entry": f"{lease.there(self.folder)}/{entry}",
-            "format": "npz-linear",
-            "signature": {"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}]},
-            "sets": [{"batch": 3, "calls": 4, "inputs": {"x": "samples/x.npy"}}],
-            "bundle": lease.there(self.folder),
-            "outputs": lease.there(exchange),
-            "threads": 1,
-        }
-        answer = lease.ask(request, limits, sent)
-        if not isinstance(answer, Failure):
-            answer["y"] = np.load(exchange / answer["outputs"][0]["y"])
-        return answer
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    """A suite of the test's own."""
-    return Suite(tmp_path / "suite")
-
-
 def lease_on(built: Environment, suite: Suite, folder: Path, way: Way = S390X) -> Lease:
     """Return a lease on a worker there, which sees the suite and may write into ``folder``."""
     launch = environments.launch(built, "test", ONNXRUNTIME, {suite.folder: False}, (), way.env)
@@ -237,16 +143,6 @@ def lease(built: Environment, suite: Suite, tmp_path: Path) -> Iterator[Lease]:
     made = lease_on(built, suite, tmp_path / "worker")
     yield made
     made.close()
-
-
-def answered(answer: dict[str, Any] | Failure) -> dict[str, Any]:
-    assert isinstance(answer, dict), answer
-    return answer
-
-
-def failed(answer: dict[str, Any] | Failure) -> Failure:
-    assert isinstance(answer, Failure), answer
-    return answer
 
 
 def below() -> list[psutil.Process]:

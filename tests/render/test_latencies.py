@@ -16,6 +16,7 @@ TIMING = Timing(
 )  # fmt: skip
 FOUND = Latency(
     baseline="f/m/onnx/onnxruntime/t",
+    baseline_environment={"onnxruntime": "1.32.0", "python": "3.11.7"},
     session="s",
     timings=(TIMING, TIMING.model_copy(update={"batch": 16, "p99": None, "ratio": None, "low": None, "high": None})),
     load_seconds=0.012,
@@ -62,6 +63,14 @@ def test_ratio_interval_and_quantiles_are_shown() -> None:
     ):
         assert shown in text
     assert "unstable" not in text
+
+
+def test_the_version_of_the_baseline_is_shown_where_it_is_known() -> None:
+    assert "against f/m/onnx/onnxruntime/t (1.32.0); load" in printed(record(FOUND))
+    unknown = FOUND.model_copy(update={"baseline_environment": {"python": "3.11.7"}})
+    assert "against f/m/onnx/onnxruntime/t; load" in printed(record(unknown))
+    without = FOUND.model_copy(update={"baseline": "", "baseline_environment": {}})
+    assert "without a baseline; load" in printed(record(without))
 
 
 def test_an_unstable_or_emulated_measurement_says_so() -> None:

@@ -163,6 +163,32 @@ def test_several_threads_give_the_same_answers(onnxruntime_c: Path, library: Pat
     assert ", 2 threads" in ran.stdout
 
 
+def test_a_model_that_was_timed_still_gives_the_same_answers(
+    speak: Speak, onnxruntime_c: Path, library: Path, tmp_path: Path
+) -> None:
+    spoken = speak(onnxruntime_c, env={"PORTMATRIX_LIBRARY": str(library)})
+    made = linear_bundle(tmp_path / "bundle")
+    answers = []
+    for request in (made.request(tmp_path / "a"), made.symbolic().measuring(1, 5), made.request(tmp_path / "b")):
+        answers.append(spoken.ask(request))
+        assert answers[-1]["ok"], answers[-1]
+    assert [timing["inner"] > 0 for timing in answers[1]["timings"]] == [True, True]
+    for name in answers[0]["outputs"][1].values():
+        np.testing.assert_array_equal(np.load(tmp_path / "a" / name), np.load(tmp_path / "b" / name))
+    assert spoken.end() == 0
+
+
+def test_an_input_that_the_model_does_not_take_is_not_timed(
+    speak: Speak, onnxruntime_c: Path, library: Path, tmp_path: Path
+) -> None:
+    made = linear_bundle(tmp_path / "bundle")
+    file = made.folder / "samples" / "b1.inputs0.npy"
+    np.save(file, np.load(file).astype(np.float64))
+    answer = speak(onnxruntime_c, env={"PORTMATRIX_LIBRARY": str(library)}).ask(made.measuring())
+    assert (answer["ok"], answer["stage"], answer["fault"]) == (False, "MEASURE", "model")
+    assert "Unexpected input data type" in answer["reason"]
+
+
 def test_the_engines_requests_are_answered(speak: Speak, onnxruntime_c: Path, library: Path, tmp_path: Path) -> None:
     spoken = speak(onnxruntime_c, env={"PORTMATRIX_LIBRARY": str(library)})
     assert spoken.ask({"op": "hello", "id": 1})["environment"]["onnxruntime"] == onnxruntime.__version__

@@ -233,6 +233,20 @@ def test_the_batch_is_cut_from_the_first_call(speak: Speak, stub: Path, tmp_path
     ]
 
 
+def test_inputs_are_given_and_outputs_read_once_for_all_timed_calls_of_a_batch(
+    speak: Speak, stub: Path, tmp_path: Path
+) -> None:
+    made = stub_bundle(tmp_path / "bundle", "count").symbolic()
+    spoken = speak(stub)
+    assert spoken.ask(made.measuring(1, 2, seconds=0.1))["ok"]
+    assert spoken.ask(made.request(tmp_path / "out"))["ok"]
+    assert spoken.end() == 0
+    assert spoken.log.read_text().splitlines() == [
+        "given 2 times, read 2 times, called more often",
+        "given 4 times, read 4 times, called as often",
+    ]
+
+
 def test_a_batch_that_is_fixed_is_not_cut(speak: Speak, stub: Path, tmp_path: Path) -> None:
     spoken = speak(stub)
     assert spoken.ask(stub_bundle(tmp_path / "bundle", "tell").measuring(1))["ok"]

@@ -321,7 +321,7 @@ def test_a_model_that_wants_more_memory_than_there_can_be(web: Bench, tmp_path: 
 # --- Deaths ---------------------------------------------------------------------------------------------------------
 
 
-def _dies(web: Bench, folder: Path, victim: Callable[[], psutil.Process], number: int = signal.SIGKILL) -> Failure:
+def _dies(web: Bench, folder: Path, victim: Callable[[], psutil.Process], number: int = 9) -> Failure:
     """Return how a run ends in whose middle a process dies; the same worker must go on to the next model then."""
     worker = web.worker
     made = web.during_run(workbench.endless(folder), lambda: at_work(web), lambda: victim().send_signal(number))

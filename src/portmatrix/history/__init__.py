@@ -12,9 +12,15 @@ from portmatrix.history.place import Place
 from portmatrix.types import Record
 
 
-def records(named: str, glob: str = "*") -> Iterator[Record]:
-    """Yield every record of the history at ``named`` (a folder or URL) whose cell ``glob`` matches.
+def records(named: str, glob: str = "*", run: str | None = None) -> Iterator[Record]:
+    """Yield every record of the history at ``named`` (a folder or URL) whose cell ``glob`` matches, or those of a run.
 
-    In the order of cells and starts. Raises ``NothingSelected`` where there are none.
+    In the order of cells and starts. Raises ``NothingSelected`` where there are none, and ``UserError`` if the history
+    has no run of that name.
     """
-    return queries.records(Place(named), [] if glob == "*" else [glob])
+    return queries.records(Place(named), [] if glob == "*" else [glob], run=run)
+
+
+def is_there(named: str) -> bool:
+    """Return whether there is a history at ``named``; raises ``RecordError`` for one of another layout."""
+    return bool(Place(named).parts())

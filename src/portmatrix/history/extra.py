@@ -10,11 +10,11 @@ from portmatrix.errors import UserError
 INSTALL = "pip install 'portmatrix[history]'"
 
 
-def library(name: str) -> Any:
+def library(name: str, needed_by: str = "the history") -> Any:
     """Return the module of that name; raises ``UserError`` with the command that installs it."""
     try:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"the history needs {name}, which cannot be imported ({error}); `{INSTALL}` installs it"
+            f"{needed_by} needs {name}, which cannot be imported ({error}); `{INSTALL}` installs it"
         ) from error

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from portmatrix.errors import NothingSelected, RecordError, UserError
+from portmatrix.errors import NothingSelected, PortmatrixError, RecordError, UserError
 from portmatrix.history.extra import library
 from portmatrix.store import default_root, disk_errors
 
@@ -26,6 +26,8 @@ from portmatrix.store import default_root, disk_errors
 LAYOUT = "v1"
 #: What DuckDB may use before it goes to disk. The process has about 150 MiB beside it.
 MEMORY = "640MB"
+#: What a message about an object store ends with.
+_STORES = "its library (s3fs for s3://) finds endpoint and credentials as it does everywhere"
 _PART = re.compile(r"day=(\d{4}-\d\d-\d\d)/(\d{6})-[^/]+\.parquet$")
 
 
@@ -111,7 +113,7 @@ class Place:
         """Put a finished local file among the day's: there as a whole or not at all; raises ``DiskFull``."""
         folder = f"{self._root}/{LAYOUT}/day={day}"
         place = f"{folder}/{generation:06d}-{name}.parquet"
-        with disk_errors(place):
+        with disk_errors(place), self._reached():
             self._files.makedirs(folder, exist_ok=True)
             if self.is_folder:
                 beside = Path(folder, f".{name}.{os.getpid()}")
@@ -122,8 +124,9 @@ class Place:
 
     def remove(self, parts: Iterable[Part]) -> None:
         """Remove files of the history."""
-        for part in parts:
-            self._files.rm_file(part.file)
+        with self._reached():
+            for part in parts:
+                self._files.rm_file(part.file)
 
     def stale(self, days: Iterable[str]) -> list[Part]:
         """Return the files of these days that a newer generation has taken the place of."""
@@ -133,8 +136,12 @@ class Place:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other writers of a folder off; of an object store one writes at a time by agreement."""
+        """Keep other writers of a folder off; of an object store one writes at a time by agreement.
+
+        Raises ``UserError`` where another writes, and for a bucket that is not there: a misspelt one is not made.
+        """
         if not self.is_folder:
+            self._refuse_missing_bucket()
             yield
             return
         with disk_errors(self._root):
@@ -147,7 +154,10 @@ class Place:
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
-        """Yield DuckDB, which reads this place, and keeps what does not fit into ``MEMORY`` in a scratch folder."""
+        """Yield DuckDB, which reads this place, and keeps what does not fit into ``MEMORY`` in a scratch folder.
+
+        Raises ``RecordError`` for a file that it cannot read, damaged or gone meanwhile.
+        """
         duckdb = library("duckdb")
         with ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="portmatrix-history-"))
@@ -165,13 +175,42 @@ class Place:
             connection.execute("SET parquet_metadata_cache = true")
             if not self.is_folder:
                 connection.register_filesystem(self._files)
-            yield connection
+            try:
+                yield connection
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                said = str(error).strip().partition("\n")[0]
+                raise RecordError(f"the history in {self.named} cannot be read or written: {said}") from error
 
     def _listed(self, folder: str) -> list[str]:
+        with self._reached():
+            try:
+                return list(self._files.find(folder))
+            except FileNotFoundError:
+                return []
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn what a store's library raises into ``UserError``; what goes wrong with a folder passes as it is."""
         try:
-            return list(self._files.find(folder))
-        except FileNotFoundError:
-            return []
+            yield
+        except PortmatrixError:
+            raise
+        except Exception as error:  # each library has errors of its own, and some of them are no OSError
+            if self.is_folder:
+                raise
+            raise UserError(f"{self.named} cannot be used: {type(error).__name__}: {error}; {_STORES}") from error
+
+    def _refuse_missing_bucket(self) -> None:
+        bucket = self._root.partition("/")[0]
+        if not bucket:  # not of an object store: a path from the root of a machine
+            return
+        with self._reached():
+            try:
+                # Not by exists(), which takes every error for a no.
+                self._files.info(bucket)
+            except FileNotFoundError as error:
+                why = f"there is no bucket {bucket}; make it first, or mend the name"
+                raise UserError(f"{self.named}: {why}") from error
 
     def _part(self, name: str) -> Part | None:
         found = _PART.search(name.replace(os.sep, "/"))

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from portmatrix.errors import NothingSelected, nearest
+from portmatrix.errors import NothingSelected, UserError, nearest
 from portmatrix.globs import Globs, expand
 from portmatrix.history.place import Connection, Place, literal, table
 from portmatrix.migrations import parse
@@ -25,6 +25,8 @@ OF_DETAILS = (*OF_OUTCOMES, "reason", "run", "cpu", "baseline", "unstable", *_NU
 #: Most rows that are kept in memory with their outcomes, at about 100 bytes each, and with details, at four times that.
 _MOST_KEPT = 1_000_000
 _MOST_IN_DETAIL = 200_000
+#: Runs that are named where one is asked for that is not there.
+_RUNS_NAMED = 5
 #: Units of time, and up to how many days they are shown by.
 _UNITS = (("day", 31), ("week", 366), ("month", 1_000_000))
 
@@ -289,7 +291,7 @@ def records(
 ) -> Iterator[Record]:
     """Yield whole records as they were added, in the order of cells and starts; ``run`` is the name of one run.
 
-    Raises ``NothingSelected`` where there are none.
+    Raises ``NothingSelected`` where there are none, and ``UserError`` if no record at all is of such a run.
     """
     with place.connected() as connection:
         chosen = choose(place, connection, globs, since, until)
@@ -301,4 +303,17 @@ def records(
             for key, text in batch:
                 yield parse(text, f"{place.named}, record {key}")
         if nothing:
+            _refuse_unknown_run(place, connection, run)
             raise NothingSelected(f"the history in {place.named} has no record of the run {run} among those selected")
+
+
+def _refuse_unknown_run(place: Place, connection: Connection, run: str | None) -> None:
+    """Raise ``UserError`` where the history has no run of that name, with the nearest and the last ones that it has."""
+    everything = table(place.has_records())
+    found = connection.execute(f"SELECT run FROM {everything} GROUP BY run ORDER BY max(started) DESC, run").fetchall()
+    known = [name for (name,) in found]
+    if run is not None and run not in known:
+        last = ", ".join(known[:_RUNS_NAMED])
+        raise UserError(
+            f"the history in {place.named} has no run {run!r}; its last ones are {last}{nearest(run, known)}"
+        )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -111,7 +112,11 @@ def print_report(console: Console, report: Report) -> None:
     if report.trends:
         tables.append(_trends(report.trends, plain))
     for table in tables:
-        console.print(table, highlight=False)
+        if not console.is_terminal:
+            # Whoever reads a file or a pipe wants whole ids, whatever is taken for the width of no terminal.
+            boundless = console.options.update(max_width=1_000_000)
+            table.width = Measurement.get(console, boundless, table).maximum
+        console.print(table, highlight=False, crop=False)
 
 
 def _grid(title: str, plain: bool, *columns: str) -> Table:  # noqa: FBT001 - as everywhere in here, its only flag

@@ -31,7 +31,7 @@ from portmatrix.places import Announce, Wanted
 from portmatrix.places.connection import Connection, Facts, Options, Refused, Unreachable, client, connection_to
 from portmatrix.plugins import EnvironmentSpec, NoWay, Way
 from portmatrix.sites import Ending, Inside, Site, died_of, signal_name
-from portmatrix.store import DESCRIPTION, Store, digest_of
+from portmatrix.store import DESCRIPTION, Store, bytes_below, digest_of
 from portmatrix.types import PlatformSpec
 from portmatrix.wheels import Tags
 from portmatrix.workers import WORKER
@@ -229,8 +229,7 @@ def _build(building: _Building, announce: Announce, patience: Patience) -> dict[
         described = _packages(building, folder, patience)
         check = (board.facts.executable if described["own"] else "bin/python", "-I", "-c", "import numpy")
     (folder / DESCRIPTION).write_text(json.dumps(described, indent=1), encoding="utf-8")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-    announce(f"sending {size / 1e6:.1f} MB to {board.host}:{building.place}")
+    announce(f"sending {bytes_below(folder) / 1e6:.1f} MB to {board.host}:{building.place}")
     board.connection.put(folder, building.place, check, patience.stopped)
     return described
 

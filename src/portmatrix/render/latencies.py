@@ -8,7 +8,7 @@ from rich.console import Console
 
 from portmatrix.render.terminal import is_plain
 from portmatrix.render.text import ascii_only
-from portmatrix.types import Latency, Record, Timing
+from portmatrix.types import CellId, Latency, Record, Timing
 
 #: What is shown of each way of calling, and how wide; the cell has a line of its own.
 _COLUMNS = {
@@ -50,11 +50,18 @@ def _once(found: Latency) -> str:
     """Return what there is one of for a cell, whatever the batch."""
     memory = "" if found.peak_mb is None else f", {found.peak_mb:.0f} MiB above idle"
     installed = "" if found.installed_bytes is None else f", {found.installed_bytes / 1e6:.0f} MB installed"
-    against = f"against {found.baseline}" if found.baseline else "without a baseline"
+    against = f"against {found.baseline}{_version(found)}" if found.baseline else "without a baseline"
     return (
         f"{against}; load {seconds_text(found.load_seconds)}, first call {seconds_text(found.first_seconds)}"
         f"{memory}, artifact {found.artifact_bytes / 1e3:.0f} kB{installed}"
     )
+
+
+def _version(found: Latency) -> str:
+    """Return the version of the baseline's runtime in parentheses, where its worker named one."""
+    runtime = CellId.parse(found.baseline).runtime
+    version = found.baseline_environment.get(runtime)
+    return f" ({version})" if version else ""
 
 
 def _fields(timing: Timing) -> list[str]:

@@ -7,14 +7,16 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import lief
 from packaging.version import Version
 
 from portmatrix.commands import Patience, output_of
 from portmatrix.errors import EnvironmentFailure
 from portmatrix.types import Frozen, PlatformSpec
+
+if TYPE_CHECKING:
+    import lief  # it takes half a second to load, longer than all else that a command needs to start
 
 #: Zig's C compiler with the C libraries of all platforms, as a package of the Python index.
 ZIG = "ziglang==0.17.1"
@@ -168,6 +170,8 @@ def inspect_binary(file: Path) -> Inspection:
 
 
 def _inspect(name: str) -> Inspection | None:
+    import lief  # noqa: PLC0415 - see above
+
     lief.logging.disable()
     if lief.is_elf(name) and (elf := lief.ELF.parse(name)) is not None:
         return _inspect_elf(elf)
@@ -211,6 +215,8 @@ def _machine(value: object) -> str:
 
 
 def _inspect_elf(elf: lief.ELF.Binary) -> Inspection:
+    import lief  # noqa: PLC0415 - see above
+
     header = elf.header
     big = header.identity_data == lief.ELF.Header.ELF_DATA.MSB
     bits: Literal[32, 64] = 64 if header.identity_class == lief.ELF.Header.CLASS.ELF64 else 32
@@ -250,6 +256,8 @@ def _glibc_floor(elf: lief.ELF.Binary) -> str:
 
 
 def _inspect_pe(pe: lief.PE.Binary) -> Inspection:
+    import lief  # noqa: PLC0415 - see above
+
     wide = pe.optional_header.magic == lief.PE.PE_TYPE.PE32_PLUS
     return Inspection(
         format="PE",

