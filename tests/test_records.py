@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portmatrix.errors import RecordError, UserError
+from portmatrix.migrations import MIGRATIONS
 from portmatrix.records import Journal, ResultSet, merge, not_run, read, write_merged
 from portmatrix.types import Outcome, Record
 
@@ -80,7 +82,7 @@ def test_resume_cuts_an_unfinished_last_line_away(cut: int, tmp_path: Path) -> N
 def test_a_truncated_line_is_told_from_others(tmp_path: Path) -> None:
     file = write(tmp_path / "records.jsonl", [record(), record(CELLS[1])])
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(RecordError, match=r"records\.jsonl, line 2: no JSON; .*--resume cuts it away"):
+    with pytest.raises(RecordError, match=r"records\.jsonl, line 2: no JSON; .*--resume` cuts it away"):
         list(read(file))
     assert list(read(file, cut_last=True)) == [record()]
 
@@ -90,8 +92,29 @@ def test_an_unknown_schema_version_is_refused(change: dict[str, object], tmp_pat
     file = tmp_path / "records.jsonl"
     file.write_text(json.dumps(json.loads(record().model_dump_json()) | change) + "\n")
     for refusing in (lambda: list(read(file)), lambda: merge([file]), lambda: Journal(file, resume=True)):
-        with pytest.raises(RecordError, match=r"line 1: schema version .*; this portmatrix reads version 1"):
+        with pytest.raises(RecordError, match=r"records\.jsonl, line 1: schema version (2, .*newer|None; |'1'; )"):
             refusing()
+
+
+def test_older_schema_versions_are_read_merged_and_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def from_0(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "outcome": fields["outcome"].upper()}
+
+    monkeypatch.setitem(MIGRATIONS, 0, from_0)
+    old = json.loads(record().model_dump_json()) | {"schema_version": 0, "outcome": "pass"}
+    file = tmp_path / "old.jsonl"
+    file.write_text(json.dumps(old) + "\n")
+    assert list(read(file)) == [record()]
+    later = write(tmp_path / "new.jsonl", [record(CELLS[1])])
+    merged = merge([file, later])
+    assert merged == merge([later, file])
+    assert [Record.model_validate_json(line) for line in merged.values()] == [record(), record(CELLS[1])]
+    write_merged(merged.values(), tmp_path / "merged.jsonl")
+    assert merge([tmp_path / "merged.jsonl"]) == merged, "what is merged is of today's version"
+    with Journal(file, resume=True) as journal:
+        assert journal.found == [record()]
+        journal.add(record(CELLS[1]))
+    assert list(read(file)) == [record(), record(CELLS[1])]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from portmatrix import plan, records, suite
-from portmatrix.rate import rate
+from portmatrix.filesets import stale_files
+from portmatrix.rate import Rating, rate
 from portmatrix.records import ResultSet
-from portmatrix.render import readme
+from portmatrix.render import badges, readme
 from portmatrix.types import CONCLUSIVE, Outcome, Reach, Record
 
 ROOT = Path(__file__).parent.parent
 SUITE = suite.load(ROOT)
 REFERENCE = list(records.read(ROOT / "results" / "reference.jsonl"))
+REGENERATE = (
+    "regenerate: portmatrix report results/reference.jsonl --readme README.md --results docs/results.md "
+    "--badges docs/badges"
+)
 CELLS = sorted(map(str, plan.belonging(suite.axes(SUITE, everywhere=True))))
 
 
@@ -73,13 +78,21 @@ def test_what_is_not_reached_never_passed() -> None:
     assert {record.outcome for record in static} <= {Outcome.FAIL, Outcome.XFAIL, Outcome.NOT_RUN}
 
 
-def test_the_readme_shows_them(everything: tuple[Record, ...]) -> None:
+@pytest.fixture(scope="module")
+def ratings(everything: tuple[Record, ...]) -> tuple[Rating, ...]:
+    return rate(everything, SUITE.spec.ratings)
+
+
+def test_the_readme_shows_them(everything: tuple[Record, ...], ratings: tuple[Rating, ...]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    spec = SUITE.spec.ratings
-    section = readme.render_section(everything, rate(everything, spec), spec.survey)
-    assert readme.replace_section(text, section) == text, (
-        "regenerate: portmatrix report results/reference.jsonl --readme README.md --results docs/results.md"
-    )
+    section = readme.render_section(everything, ratings, SUITE.spec.ratings.survey, badges="docs/badges")
+    assert readme.replace_section(text, section) == text, REGENERATE
+
+
+def test_the_badges_show_them(everything: tuple[Record, ...], ratings: tuple[Rating, ...]) -> None:
+    files = badges.badge_files(everything, ratings)
+    assert not stale_files(ROOT / "docs" / "badges", files, badges.MANIFEST), REGENERATE
+    assert {file.name for file in (ROOT / "docs" / "badges").iterdir()} == set(files)
 
 
 def test_the_results_page_shows_them(everything: tuple[Record, ...]) -> None:

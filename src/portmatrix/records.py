@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from portmatrix import __version__
 from portmatrix.errors import RecordError, UserError
+from portmatrix.migrations import parse
 from portmatrix.store import disk_errors
 from portmatrix.types import SCHEMA_VERSION, Outcome, Record
 
@@ -56,10 +56,8 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Append one record; raises ``DiskFull``, in which case everything before it stands."""
-        line = record.model_dump_json(exclude_defaults=True, exclude={"schema_version"})
-        whole = f'{{"schema_version":{SCHEMA_VERSION},{line[1:]}\n'.encode()
         with disk_errors(str(self.file)):
-            self._stream.write(whole)
+            self._stream.write(line_of(record) + b"\n")
             self._stream.flush()
 
     def __enter__(self) -> Journal:
@@ -82,18 +80,22 @@ def _cut_unfinished(file: Path) -> None:
             stream.truncate(whole)
 
 
-def read(file: Path, *, cut_last: bool = False) -> Iterator[Record]:
-    """Yield the records of a results file; with ``cut_last`` an unfinished last line is passed over.
+def line_of(record: Record) -> bytes:
+    """Return a record as a line of a results file, without the line's end; what is at its default is left out."""
+    line = record.model_dump_json(exclude_defaults=True, exclude={"schema_version"})
+    return f'{{"schema_version":{SCHEMA_VERSION},{line[1:]}'.encode()
 
-    Raises ``RecordError`` naming file and line for an unknown schema version or a line that is no record.
+
+def read(file: Path, *, cut_last: bool = False) -> Iterator[Record]:
+    """Yield the records of a results file, those of older schema versions as today's.
+
+    With ``cut_last`` an unfinished last line is passed over. Raises ``RecordError`` naming file and line for a schema
+    version that is not known, or a line that is no record.
     """
     for number, line, finished in _lines(file):
         if not finished and cut_last:
             return
-        try:
-            yield Record.model_validate_json(line)
-        except ValidationError as error:
-            raise RecordError(_what_is_wrong(file, number, line, error)) from error
+        yield parse(line, f"{file}, line {number}")
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes, bool]]:
@@ -106,27 +108,14 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes, bool]]:
         raise RecordError(f"{file}: {error.strerror}; expected a file of records (JSON lines)") from error
 
 
-def _what_is_wrong(file: Path, number: int, line: bytes, error: ValidationError) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        half = "half a line at the end of the file is what a killed run leaves: --resume cuts it away"
-        return f"{file}, line {number}: no JSON; expected a record on every line; {half}"
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        return f"{file}, line {number}: schema version {version!r}; this portmatrix reads version {SCHEMA_VERSION}"
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{file}, line {number}: {where}: {first['msg']}"
-
-
 def merge(files: Sequence[Path]) -> dict[str, bytes]:
     """Return ``{cell: its standing record as a JSON line}`` over many files, in any order and with any duplicates.
 
     The attempt that started last stands, whatever its outcome: a crash today is not hidden by last week's pass. Equal
     starts are decided by the line itself, so that the order of files never matters. Lines are checked for what merging
     rests on (JSON, schema version, cell, start) and pass through unchanged, so that a million of them fit; whole
-    records are validated when they are read. Raises ``RecordError``.
+    records are validated when they are read. A line of an older schema version becomes one of today's. Raises
+    ``RecordError``.
     """
     best: dict[str, tuple[str, bytes]] = {}
     for file in files:
@@ -134,7 +123,8 @@ def merge(files: Sequence[Path]) -> dict[str, bytes]:
             text = line.rstrip(b"\r\n")
             key = _merge_key(text)
             if key is None:
-                raise RecordError(_not_mergeable(file, number, text))
+                record = parse(text, f"{file}, line {number}")
+                text, key = line_of(record), (record.cell, record.started)
             cell, started = key
             standing = best.get(cell)
             if standing is None or (started, text) > standing:
@@ -158,14 +148,6 @@ def _merge_key(line: bytes) -> tuple[str, str] | None:
     except ValidationError:
         return None
     return head.cell, head.started
-
-
-def _not_mergeable(file: Path, number: int, line: bytes) -> str:
-    try:
-        Record.model_validate_json(line)
-    except ValidationError as error:
-        return _what_is_wrong(file, number, line, error)
-    return f"{file}, line {number}: no record"
 
 
 class ResultSet:

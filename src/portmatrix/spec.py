@@ -466,6 +466,13 @@ class MatrixSpec(_Part):
         globs = tuple(item for item in named if isinstance(item, str))
         return (*globs, *(item.name for item in self.definitions)) if globs else None
 
+    def line(self, *path: str | int) -> int:
+        """Return the line of what stands under a key path of the file, or of the nearest thing around it.
+
+        0 where the spec was read from no file: ``line("expect", 3)`` is where the fourth expected failure begins.
+        """
+        return _line(self._source.lines, path)
+
     @property
     def definitions(self) -> tuple[TargetDefinition, ...]:
         """The targets that are defined here."""

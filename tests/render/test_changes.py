@@ -144,3 +144,21 @@ def test_json_has_everything(found: Changes) -> None:
     assert cells["f/slow/p/r/t"]["latency"] == "regression"
     assert [reading["session"] for reading in cells["f/slow/p/r/t"]["timings"][0]["readings"]] == ["2", "3"]
     assert Changes.model_validate_json(changes.to_json(found)) == found
+
+
+def test_a_job_summary_is_small_and_harmless_whatever_it_tells() -> None:
+    many = [f"m{number}" + "x" * 60 for number in range(3_000)]
+    hostile = "```\n<script>alert(1)</script> | `x` \x1b[31m" + "y" * 5_000
+    before = [record(model) for model in many]
+    after = [record(model, Outcome.FAIL, Stage.RUN, reason=hostile) for model in many]
+    text = changes.job_summary(compare(before, after), "main|`x`<b>")
+    assert len(text.encode()) < 1 << 20
+    assert text.startswith("## Compared with main\\|\\`x\\`&lt;b&gt;\n")
+    assert text.count("```") == 2, "the block ends where it is meant to"
+    assert "\x1b" not in text
+    assert "and 2,900 more" in text
+    assert "3000 cells regressed" in text
+
+
+def test_that_nothing_was_compared_is_said() -> None:
+    assert changes.nothing_compared("no <record>") == "## Nothing to compare with\n\nno &lt;record&gt;\n"

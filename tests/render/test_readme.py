@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import random
 import re
+from html import unescape
 from typing import Any
 
 import pytest
+from made_history import latency
 from markdown_it import MarkdownIt
 
 from portmatrix.errors import UserError
-from portmatrix.render.readme import BEGIN, END, badge_text, render_section, replace_section, results_page, stars_text
+from portmatrix.render.badges import badge_files
+from portmatrix.render.readme import (
+    BEGIN,
+    END,
+    badge_text,
+    render_section,
+    replace_section,
+    results_page,
+    stars_text,
+    whole_text,
+)
 from portmatrix.render.table import badge_table
 from portmatrix.types import Outcome, Reach, Stage
 
@@ -36,6 +48,37 @@ def test_hostile_names_still_link_to_their_rows(hostile: Any) -> None:
         assert 'href="javascript' not in html
         assert "\u202e" not in html
         assert len(html) < 100_000
+
+
+def test_badges_are_images_whose_alternative_is_their_text(records: Any, ratings: Any, survey: Any) -> None:
+    plain = render_section(records, ratings, survey)
+    section = render_section(records, ratings, survey, badges="docs/badges")
+    images = re.findall(r"!\[([^\]]*)\]\(docs/badges/([^)]+)\)", section)
+    texts = re.findall(r"\[([^\]]+)\]\(docs/results\.md#", plain)
+    assert [text for text, _ in images] == [whole_text(records), *texts]
+    assert {file for _, file in images} <= set(badge_files(records, ratings))
+    without = re.sub(r"!\[([^\]]*)\]\([^)]+\)", r"\1", section)
+    assert without == f"[{whole_text(records)}](docs/results.md)\n\n{plain}"
+
+
+def test_badges_lead_to_the_site_where_there_is_one(make: Any, hostile: Any) -> None:
+    records = [make("a+b/m/p/r/t&u"), *hostile]
+    html = rendered(render_section(records, (), site="https://example.org/of/ours/", badges="docs/badges"))
+    links = [unescape(link) for link in re.findall(r'href="([^"]+)"', html)]
+    assert links[0] == "https://example.org/of/ours/index.html"
+    assert "https://example.org/of/ours/matrix.html#framework=a%2Bb&target=t%26u" in links
+    for link in links[1:]:
+        assert re.fullmatch(r"https://example\.org/of/ours/matrix\.html#framework=[\w.~%-]+&target=[\w.~%-]+", link)
+    assert len(links) == 1 + len({(r.id.framework, r.id.target) for r in records})
+
+
+def test_the_latency_of_a_framework_is_in_its_row(make: Any) -> None:
+    cells = [make(f"fw/m{n}/p/r/t", reach=Reach.NATIVE, latency=latency(ratio)) for n, ratio in enumerate((0.5, 2))]
+    section = render_section([*cells, make("other/m/p/r/t")], ())
+    rows = {line.split("|")[1].strip(" *"): line.split("|")[4].strip() for line in section.splitlines() if "**" in line}
+    assert rows == {"fw": "1.25 (2 cells)", "other": ""}
+    assert "latency = median" in section
+    assert "latency = median" not in render_section([make("other/m/p/r/t")], ())
 
 
 def test_tables_have_as_many_fields_as_heads_in_every_row(

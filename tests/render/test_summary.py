@@ -47,6 +47,17 @@ def test_hostile_text_stays_text_and_in_its_row(hostile: Any) -> None:
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
+def test_the_limit_holds_with_hostile_names_and_a_table_of_any_size(make: Any, hostile_text: str) -> None:
+    name = hostile_text.replace("/", "") * 20
+    cells = [
+        make(f"{n % 90}{name}/m{n}/{name}/r/{name}{n % 70}", outcome, reason=hostile_text * 50, expected=name)
+        for n, outcome in enumerate([*Outcome] * 1500)
+    ]
+    text = job_summary(cells, ())
+    assert LIMIT - 10_000 < len(text.encode()) <= LIMIT < 1 << 20
+    assert "<script" not in text
+
+
 def test_nothing_is_said_to_be_nothing() -> None:
     assert "nothing was selected" in job_summary([], ())
 

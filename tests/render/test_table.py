@@ -5,10 +5,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_history import latency
 
 from portmatrix.rate import Stars, standing_of
 from portmatrix.render.readme import stars_text
-from portmatrix.render.table import MARKS, URGENCY, Shown, anchor, badge_table, shown_of, stars, stars_in_words
+from portmatrix.render.table import (
+    MARKS,
+    URGENCY,
+    LatencyRatio,
+    Shown,
+    anchor,
+    badge_table,
+    counted_ratio,
+    latency_ratio,
+    shown_of,
+    stars,
+    stars_in_words,
+    stem,
+)
 from portmatrix.types import Outcome, Reach, Record
 
 NAMES = st.text(st.characters(exclude_characters="/"), min_size=1)
@@ -117,6 +131,39 @@ def test_ratings_and_survey_stand_beside_each_other(records: Any, ratings: Any, 
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_different_pairs_have_different_anchors(a: str, b: str, c: str, d: str) -> None:
     assert (anchor(a, b) == anchor(c, d)) == ((a, b) == (c, d))
+
+
+@settings(max_examples=300)
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_different_pairs_have_different_files(a: str, b: str, c: str, d: str) -> None:
+    assert (stem(a, b) == stem(c, d)) == ((a, b) == (c, d))
+    assert len(stem(a, b)) <= 200
+
+
+def test_the_median_is_over_what_can_be_compared(make: Any) -> None:
+    def cell(number: int, found: Any, reach: Any = Reach.NATIVE, outcome: Any = Outcome.PASS) -> Any:
+        return make(f"fw/m{number}/p/r/t", outcome, reach=reach, latency=found)
+
+    counted = [cell(0, latency(1.0)), cell(1, latency(3.0)), cell(2, latency(2.0), outcome=Outcome.DEGRADED)]
+    at_16 = latency(9.0)
+    left_out = [
+        cell(10, None),
+        cell(11, latency(None)),
+        cell(12, latency(9.0), reach=Reach.EMULATED),
+        cell(13, latency(9.0), reach=Reach.CONTAINER),
+        cell(14, latency(9.0, unstable=True)),
+        cell(15, latency(9.0, emulated=True)),
+        cell(16, latency(9.0, baseline="fw/m16/p/r/t")),
+        cell(17, latency(9.0), outcome=Outcome.FAIL),
+        cell(18, at_16.model_copy(update={"timings": at_16.timings[1:]})),
+        cell(19, latency(float("inf"))),
+    ]
+    assert [counted_ratio(record) for record in counted] == [1.0, 3.0, 2.0]
+    assert [counted_ratio(record) for record in left_out] == [None] * len(left_out)
+    assert latency_ratio([*left_out, *counted]) == LatencyRatio(median=2.0, cells=3)
+    assert latency_ratio(left_out) is None
+    rows = badge_table([*counted, *left_out, make("other/m/p/r/t")], ()).rows
+    assert [row.latency for row in rows] == [LatencyRatio(median=2.0, cells=3), None]
 
 
 def test_an_anchor_is_readable() -> None:

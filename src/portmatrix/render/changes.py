@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from portmatrix.regression import CellChange, Changes, Ended, Label, Reading, Standing, TimingChange
 from portmatrix.render.terminal import is_plain
-from portmatrix.render.text import ascii_only, number, one_line
+from portmatrix.render.text import ascii_only, markdown, number, one_line
 
 STYLES: dict[Standing | Label, str] = {
     Standing.REGRESSION: "bold red",
@@ -27,6 +28,8 @@ STYLES: dict[Standing | Label, str] = {
 }
 #: Rows of one table; of what is left only the number is said.
 LIMIT = 100
+#: Characters of a line of a job summary, which scrolls.
+_SUMMARY_WIDTH = 240
 _QUIET = frozenset({Standing.SAME, Standing.UNKNOWN})
 
 
@@ -52,6 +55,24 @@ def print_changes(console: Console, changes: Changes) -> None:
         console.print(_shown(text, plain=plain), highlight=False, soft_wrap=plain)
     for line in totals(changes):
         console.print(line, highlight=False, soft_wrap=plain)
+
+
+def job_summary(changes: Changes, base: str) -> str:
+    """Return Markdown for a GitHub job summary: what ``print_changes`` prints, as it stands there.
+
+    Each of its tables has ``LIMIT`` rows of a bounded length at most, so that it stays far under the 1 MiB that GitHub
+    takes.
+    """
+    text = io.StringIO()
+    print_changes(Console(file=text, width=_SUMMARY_WIDTH, force_terminal=False), changes)
+    # Nothing in it may end the block that it stands in.
+    shown = text.getvalue().replace("`", "'").rstrip()
+    return f"## Compared with {markdown(one_line(base))}\n\n```text\n{shown}\n```\n"
+
+
+def nothing_compared(why: str) -> str:
+    """Return Markdown for a GitHub job summary that says why nothing was compared."""
+    return f"## Nothing to compare with\n\n{markdown(one_line(why))}\n"
 
 
 def totals(changes: Changes) -> Iterator[str]:

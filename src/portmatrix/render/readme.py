@@ -6,6 +6,8 @@ Equal records give equal bytes: nothing here depends on the order of the records
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote
 
 from portmatrix.errors import UserError
 from portmatrix.rate import Rating, Stars
@@ -16,16 +18,19 @@ from portmatrix.render.table import (
     Badge,
     BadgeRow,
     BadgeTable,
+    LatencyRatio,
     Shown,
     badge_table,
     by_framework_and_target,
+    count_shown,
     shown_of,
     stars,
     stars_in_words,
+    stem,
 )
-from portmatrix.render.text import markdown, one_line
+from portmatrix.render.text import markdown, number, one_line, visible
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import Outcome, Reach, Record
+from portmatrix.types import CONCLUSIVE, WORKING, Outcome, Reach, Record
 
 BEGIN = "<!-- portmatrix:table:begin -->"
 END = "<!-- portmatrix:table:end -->"
@@ -36,10 +41,20 @@ def render_section(
     ratings: Sequence[Rating],
     survey: Mapping[str, SurveyEntry] | None = None,
     results: str | None = "docs/results.md",
+    *,
+    site: str | None = None,
+    badges: str | None = None,
 ) -> str:
-    """Return the badge table as Markdown, each badge linked to its rows in ``results`` (None: no links)."""
-    table = badge_table(records, ratings, survey)
-    return "\n".join([*_table(table, results), "", legend(table), ""])
+    """Return the badge table as Markdown, each badge linked to its rows.
+
+    These are in ``results`` (None: no links), or in the report at the address ``site`` where one is given. A badge is
+    an image in the folder ``badges``, with its text as alternative; where none is given it is the text alone. Both
+    places are as a link in Markdown needs them: relative to the file that it stands in, and quoted.
+    """
+    everything = list(records)
+    table = badge_table(everything, ratings, survey)
+    places = _Places(results, site.rstrip("/") if site else None, badges)
+    return "\n".join([*_whole(everything, places), *_table(table, places), "", legend(table), ""])
 
 
 def replace_section(text: str, section: str, begin_marker: str = BEGIN, end_marker: str = END) -> str:
@@ -83,6 +98,11 @@ def legend(table: BadgeTable) -> str:
     marks += [f"({REACH_MARKS[reach]}) {reach.value}" for reach in Reach if REACH_MARKS[reach] and reach in reached]
     if any(badge.archived for badge in badges):
         marks.append("† from an archived bundle")
+    if any(row.latency for row in table.rows):
+        marks.append(
+            "latency = median, over the cells measured, of their time divided by the baseline's "
+            "(batch 1, one thread, reached natively): below 1 is faster"
+        )
     return f"*Legend: {' · '.join(marks)}.*"
 
 
@@ -104,6 +124,23 @@ def stars_text(given: Stars) -> str:
     return words if given.standing == "not rated" else f"{stars(given.value)} {words}"
 
 
+def whole_text(records: Iterable[Record]) -> str:
+    """Return ``2,364 of 2,805 cells work, 3 fail``: what works of all that was run, and what is unexpected."""
+    everything = list(records)
+    counts = count_shown(everything)
+    works, tried = (sum(counts.get(Shown(item.value), 0) for item in those) for those in (WORKING, CONCLUSIVE))
+    parts = [f"{works:,} of {tried:,} cells work" if tried else "no cell was run"]
+    unexpected = count_shown(record for record in everything if record.unexpected)
+    return ", ".join([*parts, *(f"{count:,} {MARKS[shown].word}" for shown, count in unexpected.items())])
+
+
+def latency_text(ratio: LatencyRatio | None) -> str:
+    """Return ``1.32 (24 cells)``, a framework's median latency ratio; nothing where nothing was measured."""
+    if ratio is None:
+        return ""
+    return f"{number(ratio.median)} ({ratio.cells:,} {'cell' if ratio.cells == 1 else 'cells'})"
+
+
 def survey_text(row: BadgeRow) -> str:
     """Return ``Torch: 3 / 4``, the survey's stars for deployment and cross-platform; a dash where it gave none."""
     if row.toolkit is None:
@@ -112,25 +149,55 @@ def survey_text(row: BadgeRow) -> str:
     return f"{'follows ' if row.successor else ''}{one_line(row.toolkit, 60)}: {' / '.join(given)}"
 
 
-def _table(table: BadgeTable, results: str | None) -> Iterator[str]:
+class _Places(NamedTuple):
+    """Where the rows behind the badges are, and the folder of the badges' images, as links need them."""
+
+    results: str | None
+    site: str | None
+    badges: str | None
+
+    def link(self, badge: Badge) -> str | None:
+        """Return where the rows of a badge are, None where there is no such place."""
+        if self.site:
+            framework, target = (quote(visible(name), safe="") for name in (badge.framework, badge.target))
+            return f"{self.site}/matrix.html#framework={framework}&target={target}"
+        return f"{self.results}#{badge.anchor}" if self.results else None
+
+    def image(self, name: str, text: str) -> str:
+        """Return the image of that name, or its text where there are no images."""
+        return f"![{text}]({self.badges}/{name}.svg)" if self.badges else text
+
+
+def _whole(records: Sequence[Record], places: _Places) -> Iterator[str]:
+    """Yield the badge of the whole matrix, where badges are images; it leads to the report, or to all rows."""
+    if places.badges:
+        place = f"{places.site}/index.html" if places.site else places.results
+        image = places.image(stem("matrix"), whole_text(records))
+        yield f"[{image}]({place})" if place else image
+        yield ""
+
+
+def _table(table: BadgeTable, places: _Places) -> Iterator[str]:
     names = [markdown(one_line(target, 80)) for target in table.targets]
-    heads = ["Framework", "Deployment", "Cross-platform", "Survey of 2016", *names]
+    heads = ["Framework", "Deployment", "Cross-platform", "Latency", "Survey of 2016", *names]
     yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * 4}{':-:|' * len(names)}"
+    yield f"|{'---|' * 5}{':-:|' * len(names)}"
     for row in table.rows:
         ratings = ("", "") if row.rating is None else (row.rating.deployment, row.rating.cross_platform)
         cells = [
             f"**{markdown(one_line(row.framework, 80))}**",
             *(stars_text(given) if isinstance(given, Stars) else given for given in ratings),
+            latency_text(row.latency),
             markdown(survey_text(row)),
-            *(_link(badge, results) if badge else "" for badge in row.badges),
+            *(_field_of(badge, places) if badge else "" for badge in row.badges),
         ]
         yield f"| {' | '.join(cells)} |"
 
 
-def _link(badge: Badge, results: str | None) -> str:
-    text = badge_text(badge)
-    return text if results is None else f"[{text}]({results}#{badge.anchor})"
+def _field_of(badge: Badge, places: _Places) -> str:
+    shown = places.image(stem(badge.framework, badge.target), badge_text(badge))
+    link = places.link(badge)
+    return f"[{shown}]({link})" if link else shown
 
 
 def _section(badge: Badge, records: Sequence[Record]) -> Iterator[str]:

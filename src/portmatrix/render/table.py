@@ -5,7 +5,10 @@ This is the data that the README, the report, the job summary and the terminal s
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -13,7 +16,7 @@ from typing import NamedTuple
 
 from portmatrix.rate import Rating, Stars
 from portmatrix.spec import SurveyEntry
-from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, CellId, Frozen, Outcome, Reach, Record
+from portmatrix.types import CONCLUSIVE, UNKNOWN, WORKING, CellId, Frozen, Latency, Outcome, Reach, Record, Timing
 
 
 class Shown(str, Enum):
@@ -81,6 +84,10 @@ URGENCY = (
     Shown.PASS,
 )
 _LOOKED_UP = frozenset({Shown.COULD_RUN, Shown.CANNOT_RUN})
+#: Batch and threads of the calls whose ratios are put together: every path that is not of another fixed batch has them.
+COMPARED = (1, 1)
+#: Characters of a name that stand in a file's name; of a longer one a digest stands for the rest.
+_LONGEST = 80
 
 
 class Badge(Frozen):
@@ -120,8 +127,18 @@ class Badge(Frozen):
         return letters if letters.strip("n") else ""
 
 
+class LatencyRatio(Frozen):
+    """The median of a framework's latencies beside the baseline's, and over how many cells (``counted_ratio``)."""
+
+    median: float
+    cells: int
+
+
 class BadgeRow(Frozen):
-    """One framework: its ratings, the survey's for ``toolkit``, and a badge per target (None: nothing is planned)."""
+    """One framework: its ratings, the survey's for ``toolkit``, and a badge per target (None: nothing is planned).
+
+    ``latency`` is None where nothing was measured that could be compared.
+    """
 
     framework: str
     rating: Rating | None
@@ -130,6 +147,7 @@ class BadgeRow(Frozen):
     survey_deployment: float | None
     survey_cross_platform: float | None
     badges: tuple[Badge | None, ...]
+    latency: LatencyRatio | None = None
 
 
 class BadgeTable(Frozen):
@@ -150,7 +168,7 @@ def badge_table(
     rows = []
     for framework in frameworks:
         theirs = (survey or {}).get(framework)
-        badges = (groups.get((framework, target)) for target in targets)
+        badges = [groups.get((framework, target)) for target in targets]
         rows.append(
             BadgeRow(
                 framework=framework,
@@ -160,6 +178,7 @@ def badge_table(
                 survey_deployment=theirs.deployment if theirs else None,
                 survey_cross_platform=theirs.cross_platform if theirs else None,
                 badges=tuple(_badge(group) if group else None for group in badges),
+                latency=latency_ratio(record for group in badges for record in group or ()),
             )
         )
     return BadgeTable(targets=targets, rows=tuple(rows))
@@ -199,6 +218,41 @@ def anchor(framework: str, target: str) -> str:
     return f"{_slug(framework)}.on.{_slug(target)}"
 
 
+def stem(*names: str) -> str:
+    """Return the name of a file for these names, without its suffix: letters, digits and ``_ - ~``, joined by dots.
+
+    Any file system takes it, whatever the names; different ones have different files.
+    """
+    return ".".join(map(_part, names))
+
+
+def compared_timing(found: Latency) -> Timing | None:
+    """Return what was timed at the batch and the number of threads at which cells are compared, if anything was."""
+    return next((timing for timing in found.timings if (timing.batch, timing.threads) == COMPARED), None)
+
+
+def counted_ratio(record: Record) -> float | None:
+    """Return the ratio to the baseline with which a record counts in its framework's median, None where it does not.
+
+    What counts is batch 1 with one thread, natively reached, on a machine that did not change meanwhile (``unstable``).
+    The baseline's own ratio to itself does not.
+    """
+    found = record.latency
+    if found is None or record.outcome not in WORKING or record.reach is not Reach.NATIVE:
+        return None
+    if found.unstable or found.emulated or found.baseline in ("", record.cell):
+        return None
+    timing = compared_timing(found)
+    ratio = timing.ratio if timing else None
+    return ratio if ratio is not None and math.isfinite(ratio) else None
+
+
+def latency_ratio(records: Iterable[Record]) -> LatencyRatio | None:
+    """Return the median of the ratios that count, None where none does."""
+    ratios = [ratio for record in records if (ratio := counted_ratio(record)) is not None]
+    return LatencyRatio(median=statistics.median(ratios), cells=len(ratios)) if ratios else None
+
+
 def stars(value: float | None) -> str:
     """Return ``★★★½☆`` for 3.5, in five places; an empty string for None."""
     if value is None:
@@ -234,3 +288,10 @@ def _badge(records: Sequence[Record]) -> Badge:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: f".{ord(match[0]):x}.", name)
+
+
+def _part(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]", lambda match: f"~{ord(match[0]):x}~", name)
+    if len(plain) <= _LONGEST:
+        return plain
+    return f"{plain[:_LONGEST]}~{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
