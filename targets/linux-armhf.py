@@ -7,6 +7,8 @@ from typing import Any
 
 PLATFORM = {"os": "linux", "arch": "armhf", "libc": "glibc", "endian": "little", "bits": 32}
 RUNNER = "ubuntu-24.04"
+RUNNER_REACH = "emulated"
+RUNNER_NEEDS = ("roots", "qemu")
 COST = "a GitHub job on x86_64 with QEMU; its latency says nothing about such a machine"
 
 

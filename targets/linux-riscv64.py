@@ -7,6 +7,8 @@ from typing import Any
 
 PLATFORM = {"os": "linux", "arch": "riscv64", "libc": "glibc", "endian": "little", "bits": 64}
 RUNNER = "ubuntu-24.04"
+RUNNER_REACH = "emulated"
+RUNNER_NEEDS = ("roots", "qemu")
 COST = "a GitHub job on x86_64 with QEMU; its latency says nothing about such a machine"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 PLATFORM = {"os": "linux", "arch": "x86_64", "libc": "musl", "endian": "little", "bits": 64}
 RUNNER = "ubuntu-24.04"
+RUNNER_REACH = "container"
+RUNNER_NEEDS = ("roots",)
 COST = (
     "a machine of this kind; or, on Linux with glibc on the same processor, musl from Debian and a CPython for it "
     "(20 MB to fetch, 55 MB on disk), at native speed"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portmatrix.errors import NothingSelected, UserError
 from portmatrix.globs import Globs
-from portmatrix.plan import Axes, Selection, belonging, cells_of, parse_shard, plan
+from portmatrix.plan import Axes, LeftOut, Selection, belonging, cells_of, exactly, parse_shard, plan
 from portmatrix.types import CellId
 
 names = st.sampled_from(["a", "b", "c", "d-1", "e.2"])
@@ -199,3 +199,25 @@ def test_it_is_said_how_to_reach_beyond_the_bounds() -> None:
 
 def test_what_belongs_to_the_matrix_is_what_a_plan_without_globs_takes() -> None:
     assert list(belonging(BOUNDED)) == plan(BOUNDED, [], Selection()).cells
+
+
+# --- Cells that are named one by one --------------------------------------------------------------------------------
+
+
+def test_named_cells_are_planned_whatever_the_bounds_of_their_targets_are() -> None:
+    bound = AXES._replace(bounds={"linux-arm64": ()})
+    wanted = ["torch/mlp/onnx/onnxruntime/linux-arm64", "torch/mlp/native/torch/linux-x86_64"]
+    strangers = ["torch/mlp/onnx/litert/linux-arm64", "a/b"]
+    found, strange = exactly(bound, [("*/native/*", "not today")], [*wanted, *strangers])
+    assert [str(cell) for cell in found.cells] == wanted[:1]
+    assert found.left_out == [LeftOut(CellId.parse(wanted[1]), "not today")]
+    assert strange == sorted(strangers)
+
+
+@given(some_axes(), st.data())
+def test_named_cells_are_found_in_their_usual_order(axes: Axes, data: st.DataObject) -> None:
+    every = list(map(str, cells_of(axes)))
+    wanted = data.draw(st.lists(st.sampled_from(every), unique=True)) if every else []
+    found, strange = exactly(axes, [], wanted)
+    assert [str(cell) for cell in found.cells] == [cell for cell in every if cell in wanted]
+    assert not strange

@@ -128,6 +128,27 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     return Plan(cells, left_out)
 
 
+def exactly(axes: Axes, exclusions: Sequence[tuple[str, str]], wanted: Iterable[str]) -> tuple[Plan, list[str]]:
+    """Return the plan of these cells and no others, and those of them that do not exist, in the order of ids.
+
+    Cells that were named one by one are planned whatever the bounds of their targets are.
+    """
+    left = set(wanted)
+    excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
+    planned = Plan([], [])
+    for cell in cells_of(axes):
+        text = str(cell)
+        if text not in left:
+            continue
+        left.discard(text)
+        why = next((why for pattern, why in excluded if pattern.match(text)), None)
+        if why is None:
+            planned.cells.append(cell)
+        else:
+            planned.left_out.append(LeftOut(cell, why))
+    return planned, sorted(left)
+
+
 def _naming(patterns: Sequence[str], targets: Iterable[str]) -> dict[str, Globs]:
     """Return for each target the globs that end in its name, and so ask for all that they match of it."""
     single = [glob for pattern in patterns for glob in expand(pattern)]

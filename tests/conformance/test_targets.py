@@ -7,6 +7,7 @@ cut off, behind whatever stands between (QEMU, Wine, a container, ssh).
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +29,7 @@ from portmatrix.run import RunOutput
 from portmatrix.types import Batch, Outcome, PathKind, Reach, Stage, TensorSpec, Tolerance
 from portmatrix.workers import Failure, Lease, Limits
 
+REPOSITORY = Path(__file__).parents[2]
 TARGETS = chosen("targets", SUITE.plugins.targets)
 #: Every way that leads anywhere from here, not only the best: what stands behind another must hold as well.
 WAYS = [
@@ -95,6 +97,21 @@ def test_its_ways_are_in_order(target: Target) -> None:
 
 def test_it_runs_on_a_runner_that_exists(target: Target) -> None:
     assert target.runner in RUNNERS
+
+
+def test_its_runner_reaches_it_in_a_way_that_it_has(target: Target) -> None:
+    if target.runner_reach is Reach.NATIVE:
+        return  # what is native is held to that above, and a browser or Node.js need not be here
+    runner = {"os": "linux", "arch": "x86_64", "libc": "glibc", "endian": "little", "bits": 64}
+    ways = load_file("target", target.file).reach(runner)
+    assert target.runner_reach.value in {way.get("reach") for way in ways}
+
+
+def test_what_its_runner_needs_can_be_installed(target: Target) -> None:
+    script = REPOSITORY / "scripts" / "setup-linux-targets"
+    groups = re.search(r"^        (roots .*)\) groups\+=", script.read_text(), re.MULTILINE)
+    assert groups
+    assert set(target.runner_needs) <= set(groups[1].split(" | "))
 
 
 def test_native_here_is_what_this_machine_is() -> None:
