@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from portmatrix import environments, plan, suite
 from portmatrix.export import Bundle
 from portmatrix.globs import Globs
 from portmatrix.matrix import MatrixRun, Options, broken_records
+from portmatrix.parcels import NotMade
 from portmatrix.plan import Selection
 from portmatrix.plugins import EnvironmentSpec
 from portmatrix.store import Store
@@ -35,11 +36,18 @@ NUMPY = EnvironmentSpec(requirements=(f"numpy=={np.__version__}",))
 def _wheel_of_installed(name: str, folder: Path) -> None:
     """Write a distribution that these tests run with back into a wheel, so that it can be installed offline."""
     installed = metadata.distribution(name)
-    tag = next(line[5:] for line in (installed.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: "))
+    tags = [line[5:].split("-") for line in (installed.read_text("WHEEL") or "").splitlines() if line[:5] == "Tag: "]
+    tag = "-".join(".".join(dict.fromkeys(parts)) for parts in zip(*tags, strict=True))
     with zipfile.ZipFile(folder / f"{name}-{installed.version}-{tag}.whl", "w") as wheel:
         for file in installed.files or ():
             if not {"..", "__pycache__", "tests"} & set(file.parts):
                 wheel.write(str(file.locate()), file.as_posix())
+
+
+@pytest.fixture(scope="session")
+def write_wheel() -> Callable[[str, Path], None]:
+    """Writes a distribution that these tests run with into a folder as a wheel: name, folder."""
+    return _wheel_of_installed
 
 
 def _only_from(wheels: Path, patch: pytest.MonkeyPatch) -> None:
@@ -111,14 +119,19 @@ def run_matrix(store: Store) -> RunMatrix:
     """Runs the selected cells of a suite in this process, as the command line would."""
 
     def run(
-        root: Path, *globs: str, kept: Store | None = None, give: list[Bundle] | None = None, **options: Any
+        root: Path,
+        *globs: str,
+        kept: Store | None = None,
+        give: list[Bundle] | None = None,
+        failed: Mapping[tuple[str, str, str], NotMade] | None = None,
+        **options: Any,
     ) -> Ran:
         loaded = suite.load(root)
         planned = plan.plan(suite.axes(loaded), suite.exclusions(loaded), Selection(globs))
         witness = Witness()
         matrix_run = MatrixRun(loaded, kept or store, witness, witness, Options("r", **options))
         if give is not None:
-            matrix_run.give(give)
+            matrix_run.give(give, failed)
         matrix_run.execute(planned, broken_records(loaded, Globs(globs) if globs else None, "r"))
         missing = {str(cell) for cell in planned.cells} - witness.records.keys()
         assert not missing, "every planned cell has its record"

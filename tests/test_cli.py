@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pytest
 from tiny_suite import Assemble, executions, records_of, trainings
 
-from portmatrix import cli, records, suite
+from portmatrix import cli, records, schemas, suite
 from portmatrix.errors import DiskFull
+from portmatrix.render.readme import BEGIN, END
 from portmatrix.store import Store
 from portmatrix.types import Outcome
 
@@ -106,6 +107,12 @@ def test_what_cannot_be_tried_turns_no_run_red_that_tried_something(assemble: As
         (["rate", "missing.jsonl"], "expected a file of records"),
         (["merge", "missing.jsonl", "-o", "merged.jsonl"], "expected a file of records"),
         (["run", "--bundles", "."], "holds no bundle archive"),
+        (["run", "--planned", "plan.json"], "--planned FILE and --job NAME belong together"),
+        (["run", "--planned", "plan.json", "--job", "here"], "`portmatrix plan --format github --output plan.json`"),
+        (["run", "*/native/*", "--planned", "plan.json", "--job", "here"], "leave no room for globs"),
+        (["merge", ".", "-o", "merged.jsonl"], "holds no records"),
+        (["plan", "--format", "github", "--shard", "1/2"], "jobs are parted by themselves"),
+        (["plan", "--since", "HEAD"], "this needs a checkout"),
     ],
 )
 def test_a_mistake_of_the_user_is_2(
@@ -266,6 +273,81 @@ def test_a_plan_is_shown_and_given_as_json(assemble: Assemble, command: Command)
     assert planned["left_out"] == [{"cell": "linear/free/graph/plain/here", "why": "not today"}]
 
 
+def test_a_matrix_is_planned_run_and_merged_job_by_job(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    root = assemble("runtimes/plain", "runtimes/wrong", "targets/away")
+    plan_file, summary = tmp_path / "plan.json", tmp_path / "summary.md"
+    told = command("plan", "--suite", root, "--format", "github", "--output", plan_file, "--summary", summary)
+    assert told.status == 0, told
+    outputs = dict(line.split("=", 1) for line in told.out.splitlines())
+    assert [job["name"] for job in json.loads(outputs["export"])["include"]] == ["linear"]
+    assert [job["name"] for job in json.loads(outputs["run"])["include"]] == ["away", "here"]
+    assert "12 cells in 2 jobs: all that belongs to the matrix" in told.err
+    assert "## Planned: 12 cells in 2 jobs" in summary.read_text()
+
+    by_plan = ("--planned", plan_file, "--suite", root)
+    assert command("export", *by_plan, "--job", "linear", "--archive", tmp_path / "bundles").status == 0
+    file = tmp_path / "records" / "here.jsonl"
+    ran = command("run", *by_plan, "--job", "here", "--bundles", tmp_path / "bundles", "-o", file)
+    assert ran.status == 1, "one of the runtimes is wrong"
+    assert len(records_of(file)) == 6
+
+    merged = tmp_path / "merged.jsonl"
+    arguments = ("--planned", plan_file, "--link", "https://example.org/run", "-o", merged)
+    assert "12 cells in" in command("merge", tmp_path / "records", *arguments).out
+    found = records_of(merged)
+    assert {record.outcome for cell, record in found.items() if cell.endswith("/away")} == {Outcome.NOT_RUN}
+    assert found["linear/free/native/plain/away"].reason.endswith("https://example.org/run")
+    assert "0 cells were planned and have no record" in command("merge", merged, *arguments).out
+
+
+def test_a_change_selects_what_it_can_affect(assemble: Assemble, command: Command) -> None:
+    root = assemble("runtimes/plain", "runtimes/wrong")
+    planned = command("plan", "--suite", root, "--json", "--changed", "runtimes/wrong.py", "--changed", "docs/page.md")
+    cells = json.loads(planned.out)["cells"]
+    assert cells
+    assert all("/wrong/" in cell for cell in cells)
+    nothing = command("plan", "--suite", root, "--format", "github", "--changed", "docs/page.md")
+    assert nothing.status == 0
+    assert "runs=0" in nothing.out.splitlines()
+    assert "0 cells in 0 jobs: 0 of 1 changed files can affect cells" in nothing.err
+
+
+def test_the_environment_may_say_what_to_plan(
+    assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTMATRIX_SUITE", str(assemble("runtimes/plain")))
+    monkeypatch.setenv("PORTMATRIX_CELLS", "*/native/* */graph/*")
+    monkeypatch.setenv("PORTMATRIX_SINCE", "")
+    cells = json.loads(command("plan", "--json").out)["cells"]
+    assert [cell.split("/")[2] for cell in cells] == ["native", "graph"]
+    monkeypatch.setenv("PORTMATRIX_CELLS", "")
+    assert len(json.loads(command("plan", "--json").out)["cells"]) == 3
+
+
+def test_part_of_a_matrix_is_compared_and_reported_as_such(
+    assemble: Assemble, command: Command, tmp_path: Path
+) -> None:
+    root = assemble("runtimes/plain")
+    whole, part, none = (tmp_path / f"{name}.jsonl" for name in ("whole", "part", "none"))
+    command("run", "--suite", root, "-o", whole)
+    command("run", NATIVE, "--suite", root, "-o", part)
+    none.write_text("")
+    summary = tmp_path / "summary.md"
+    arguments = ("--suite", root, "--summary", summary)
+    assert "2 lost" in command("compare", whole, part, *arguments).out
+    assert "## Compared with " in summary.read_text()
+    alone = command("compare", whole, part, "--recorded-only", *arguments)
+    assert "lost" not in alone.out
+    assert alone.out.startswith("1 cells: 1 same")
+    assert command("compare", none, part, "--suite", root).status == 4
+    nothing = command("compare", none, part, "--allow-empty", *arguments)
+    assert (nothing.status, nothing.out.startswith("nothing to compare: ")) == (0, True)
+    assert "## Nothing to compare with" in summary.read_text()
+    shown = command("report", part, "--recorded-only", *arguments)
+    assert shown.status == 0
+    assert "1 cells" in summary.read_text()
+
+
 def test_shards_of_the_command_line_cover_everything_once(assemble: Assemble, command: Command) -> None:
     root = assemble("runtimes/plain", models=("a", "b", "c"))
     whole = json.loads(command("plan", "--suite", root, "--json").out)["cells"]
@@ -320,6 +402,18 @@ def test_a_failed_export_is_1(assemble: Assemble, command: Command) -> None:
     assert ended.status == 1
     assert "FAIL raises_export/free/native at EXPORT: RuntimeError: unsupported layer" in ended.out
     assert "0 bundles, 1 failed" in ended.out
+
+
+def test_an_export_that_fails_as_expected_is_0(assemble: Assemble, command: Command, tmp_path: Path) -> None:
+    expected = [{"cells": "raises_export/*", "stage": "EXPORT", "reason": "known"}]
+    root = assemble("exporters/linear", "exporters/raises_export", "runtimes/plain", expect=expected)
+    ended = command("export", "--suite", root, "--archive", tmp_path / "archives")
+    assert ended.status == 0, ended
+    assert "XFAIL raises_export/free/native at EXPORT" in ended.out
+    file = tmp_path / "records.jsonl"
+    assert command("run", "--suite", root, "--bundles", tmp_path / "archives", "-o", file).status == 0
+    outcomes = {record.id.framework: record.outcome for record in records_of(file).values()}
+    assert outcomes == {"linear": Outcome.PASS, "raises_export": Outcome.XFAIL}
 
 
 def test_a_changed_archive_is_refused(assemble: Assemble, command: Command, tmp_path: Path) -> None:
@@ -440,10 +534,67 @@ def test_records_are_merged_rated_and_reported(assemble: Assemble, command: Comm
     assert "linear deployment: not rated (" in command("rate", merged, "--suite", root).out
     unknown = command("rate", merged, "--suite", root, "--explain", "liner")
     assert (unknown.status, "did you mean 'linear'" in unknown.err) == (2, True)
-    page, junit = tmp_path / "report.html", tmp_path / "junit.xml"
-    assert command("report", merged, "--suite", root, "--html", page, "--junit", junit).status == 0
-    assert "linear" in page.read_text()
+    site, junit = tmp_path / "site", tmp_path / "junit.xml"
+    assert command("report", merged, "--suite", root, "--site", site, "--junit", junit).status == 0
+    assert "linear" in (site / "index.html").read_text(encoding="utf-8")
     assert "out of registers" in junit.read_text()
+
+
+def test_the_table_and_its_badges_are_written_checked_and_tidied(
+    assemble: Assemble, command: Command, tmp_path: Path
+) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    file, page, folder = tmp_path / "records.jsonl", tmp_path / "READ ME.md", tmp_path / "docs" / "ba (dg) es"
+    page.write_text(f"# Mine\n\n{BEGIN}\n{END}\n")
+    command("run", NATIVE, "--suite", root, "-o", file)
+    shown = ("--readme", page, "--results", tmp_path / "docs" / "results.md", "--badges", folder)
+    stale = command("report", file, "--suite", root, *shown, "--check")
+    assert (stale.status, stale.out.count("does not agree with the records")) == (1, 2 + 2 * 4 + 1)
+    assert not folder.exists()
+    assert command("report", file, "--suite", root, *shown).status == 0
+    assert "(docs/ba%20%28dg%29%20es/linear.here.svg)](docs/results.md#linear.on.here)" in page.read_text()
+    assert command("report", file, "--suite", root, *shown, "--check").status == 0
+    (folder / "linear.here.svg").write_text("changed")
+    stale = command("report", file, "--suite", root, *shown, "--check")
+    assert (stale.status, "linear.here.svg does not agree" in stale.out) == (1, True)
+    (folder / "mine.svg").write_text("kept")
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text(file.read_text().replace('"linear/', '"gone/'))
+    command("report", renamed, "--suite", root, "--badges", folder, "--site-url", "https://example.org")
+    assert (folder / "gone.here.svg").exists()
+    command("report", file, "--suite", root, *shown, "--site-url", "https://example.org/")
+    assert "](https://example.org/matrix.html#framework=linear&target=here)" in page.read_text()
+    assert not (folder / "gone.here.svg").exists()
+    assert (folder / "mine.svg").read_text() == "kept"
+    missing = command("report", file, "--suite", root, "--readme", tmp_path / "none.md")
+    assert (missing.status, "cannot be read" in missing.err) == (2, True)
+
+
+def test_unexpected_cells_are_annotated_and_everything_goes_into_one_table(
+    assemble: Assemble, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = assemble("runtimes/plain", "runtimes/raises_run")
+    file, log, table = tmp_path / "records.jsonl", tmp_path / "new" / "log.sarif", tmp_path / "records.parquet"
+    command("run", NATIVE, "--suite", root, "-o", file)
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(root.parent))
+    ended = command("report", file, "--suite", root, "--annotations", "--sarif", log, "--parquet", table)
+    assert ended.status == 0
+    wrote, rows, *lines = ended.out.splitlines()
+    assert wrote == f"wrote {log}"
+    assert rows == f"wrote {table}: {len(command('list', 'cells', '--suite', root).out.splitlines())} rows"
+    assert len(lines) == 1
+    place = "file=suite/runtimes/raises_run.py,line=1"
+    assert lines[0].startswith(f"::error {place},title=FAIL at RUN%3A linear/free/native/")
+    (run,) = json.loads(log.read_text())["runs"]
+    (result,) = run["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "suite/runtimes/raises_run.py"
+
+
+def test_a_schema_is_printed_as_it_is_published(command: Command) -> None:
+    for name in ("record", "ratings", "bundle", "matrix"):
+        assert command("schema", name).out == schemas.text(name)
+    assert command("schema").out == schemas.text("record")
+    assert command("schema", "recrod").status == 2
 
 
 def test_the_doctor_shows_reach_environments_and_what_is_broken(assemble: Assemble, command: Command) -> None:

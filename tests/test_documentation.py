@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from portmatrix import plan, suite
+from portmatrix import plan, records, suite
 from portmatrix.cli import app
 from portmatrix.errors import NothingSelected
+from portmatrix.globs import Globs
 from portmatrix.plan import Selection
+from portmatrix.spec import json_schema
+from portmatrix.types import CONCLUSIVE, WORKING, CellId
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
@@ -47,6 +51,7 @@ def links(page: Path) -> Iterator[str]:
             yield from re.findall(r"""(?:href|src)=["']([^"']+)["']""", token.content)
 
 
+@functools.cache
 def anchors(page: Path) -> set[str]:
     """Return what a link into the page may name: its headings as GitHub spells them, and its own anchors."""
     found: list[str] = []
@@ -117,12 +122,21 @@ def invented(page: Path) -> list[str]:
 def cannot_be_given(command: Command, invented: Sequence[str] = ()) -> str:
     """Return why a command could not be carried out as it stands, or an empty string.
 
-    There may be plug-ins that are not in the suite but ``invented``. Words in capitals stand for any.
+    There may be plug-ins that are not in the suite but ``invented``. Words in capitals stand for any. A command that
+    ends with an option's name just names that.
     """
     program, *words = command.words
+    if words[-1].startswith("--") and not _takes_no_value(words):
+        words = words[:1] if len(words) == 2 else [*words, "some"]
     if any(re.search(rf"\b{name}\b", word) for name in invented for word in words):
         return ""
     return _portmatrix(words) if program.endswith("portmatrix") else _tox(words)
+
+
+def _takes_no_value(words: list[str]) -> bool:
+    main: Any = typer.main.get_command(app)
+    command = main.commands.get(words[0])
+    return all(option.is_flag for option in getattr(command, "params", ()) if words[-1] in option.opts)
 
 
 def _portmatrix(words: list[str]) -> str:
@@ -190,3 +204,93 @@ def test_there_are_commands_to_be_tested() -> None:
 )
 def test_a_command_that_cannot_be_given_is_found(line: str) -> None:
     assert cannot_be_given(Command(line, shlex.split(line)))
+
+
+# --- Cells ----------------------------------------------------------------------------------------------------------
+
+
+def cells(page: Path) -> Iterator[str]:
+    """Yield what looks like the id of a cell, or a glob of five parts, in the code within a page's lines."""
+    folders = {item.name for item in ROOT.iterdir()}
+    for token in tokens(page):
+        found = token.type == "code_inline" and re.fullmatch(r"([\w{}*,.+-]+)(/[\w{}*,.+-]+){4}", token.content)
+        if found and found[1] not in folders:
+            yield found[0]
+
+
+#: Every cell that exists, beyond the scope of its target or not.
+CELLS = list(map(str, plan.cells_of(suite.axes(SUITE, everywhere=True))))
+
+
+def is_some_cells(glob: str) -> bool:
+    """Return whether a glob matches a cell that exists."""
+    one = Globs([glob])
+    return any(map(one.match, CELLS))
+
+
+@each_page
+def test_cells_that_are_named_exist(page: Path) -> None:
+    names = {"framework", *invented(page)}
+    named = [cell for cell in cells(page) if cell.split("/")[0] not in names]
+    assert [cell for cell in named if not is_some_cells(cell)] == []
+
+
+def test_cells_are_recognized() -> None:
+    assert "torch/lstm/onnx-dynamo/opencv-dnn/linux-x86_64" in cells(ROOT / "docs" / "faq.md")
+    assert not is_some_cells("torch/lstm/onnx-dynamo/opencv-dnn/linux-x86")
+
+
+# --- Failures and their causes --------------------------------------------------------------------------------------
+
+FAQ = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+REFERENCE = {record.cell: record for record in records.read(ROOT / "results" / "reference.jsonl")}
+EXPECTED = {CellId.parse(cell) for cell, record in REFERENCE.items() if record.expected is not None}
+
+
+def listed(word: str) -> list[str]:
+    """Return the cells and globs in the lists of a word, ``Fails`` or ``Works``, on the page of failures."""
+    lines = re.findall(rf"^- {word}: (.*)$", FAQ, re.MULTILINE)
+    return [glob for line in lines for glob in re.findall(r"`([^`]+)`", line)]
+
+
+def test_every_known_failure_stands_under_a_cause() -> None:
+    globs = Globs(listed("Fails"))
+    assert EXPECTED
+    assert sorted(str(cell) for cell in EXPECTED if cell not in globs) == []
+
+
+@pytest.mark.parametrize("glob", listed("Fails"))
+def test_what_is_said_to_fail_does(glob: str) -> None:
+    one = Globs([glob])
+    meant = [cell for cell in map(CellId.parse, REFERENCE) if cell in one]
+    assert EXPECTED.intersection(meant), f"{glob} matches no known failure of the reference results"
+    # Others of them may not have been tried; none of them works, and none fails that nobody expected.
+    assert [str(cell) for cell in meant if cell not in EXPECTED and REFERENCE[str(cell)].outcome in CONCLUSIVE] == []
+
+
+@pytest.mark.parametrize("cell", listed("Works"))
+def test_what_is_said_to_work_does(cell: str) -> None:
+    assert REFERENCE[cell].outcome in WORKING
+
+
+# --- matrix.yaml ----------------------------------------------------------------------------------------------------
+
+
+def keys(schema: dict[str, Any], part: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the keys that ``matrix.yaml`` may have, two levels deep, as the page on suites spells them."""
+    for name, value in part.get("properties", {}).items():
+        yield f"{path}{name}"
+        named = next(iter(value.get("patternProperties", {}).values()), None)
+        many = "[]" if "items" in value else ".NAME" if named else ""
+        inner = value.get("items") or named or value
+        if not path and "$ref" in inner:
+            yield from keys(schema, schema["$defs"][inner["$ref"].rpartition("/")[2]], f"{name}{many}.")
+
+
+def test_every_key_of_matrix_yaml_is_on_the_page_on_suites() -> None:
+    page = (ROOT / "docs" / "your-own-suite.md").read_text(encoding="utf-8")
+    schema = json_schema()
+    parts = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    found = list(keys(schema, schema))
+    assert {"expect[].outcome", "limits.memory_mb", "models.NAME.view"} <= set(found)
+    assert [key for key in found if not any(re.match(re.escape(key) + r"($|\.|\[)", part) for part in parts)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -10,10 +11,12 @@ import tempfile
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -22,39 +25,62 @@ from rich.table import Table
 from portmatrix import (
     __version__,
     advice,
+    affected,
     containers,
+    diff,
     environments,
+    filesets,
+    locations,
     matrix,
+    parcels,
+    parquet,
     programs,
     recording,
     records,
     regression,
+    schemas,
     sources,
     workers,
 )
 from portmatrix import archive as archives
+from portmatrix import jobs as parting
 from portmatrix import measure as measuring
 from portmatrix import plan as planning
 from portmatrix import suite as suites
 from portmatrix.arithmetic import work_out
-from portmatrix.bundle import pack
 from portmatrix.errors import EnvironmentFailure, NothingSelected, PortmatrixError, StoreError, UserError
 from portmatrix.export import Bundle
 from portmatrix.globs import Globs
 from portmatrix.history import adding, columns, plot, queries
 from portmatrix.history import report as history_report
 from portmatrix.history.place import Place, default_place
+from portmatrix.history.recent import recent
 from portmatrix.matrix import MatrixRun, Options
 from portmatrix.plan import Plan, Selection
 from portmatrix.plugins import EnvironmentSpec, NoWay, Target
+from portmatrix.pool import processors
 from portmatrix.progress import Lines, display
 from portmatrix.rate import Rating, rate
 from portmatrix.records import Journal, ResultSet
-from portmatrix.render import changes, explanation, html, junit, latencies, readme, summary, terminal, workings
+from portmatrix.render import annotations as annotating
+from portmatrix.render import (
+    badges,
+    changes,
+    explanation,
+    junit,
+    latencies,
+    readme,
+    sarif,
+    summary,
+    terminal,
+    workings,
+)
+from portmatrix.render.table import urgency
+from portmatrix.site.page import HISTORY, Context
 from portmatrix.starter import write_starter
 from portmatrix.store import Store, default_root, write_whole
 from portmatrix.suite import Suite
-from portmatrix.types import WORKING, CellId, Outcome, Reach, Record, Stage
+from portmatrix.types import UNEXPECTED, UNKNOWN, WORKING, CellId, Outcome, Reach, Record, Stage
 from portmatrix.workers import Failure
 
 app = typer.Typer(
@@ -71,12 +97,15 @@ console = Console()
 #: The exit status of a process that ^C ended.
 INTERRUPTED = 130
 #: As many workers as there are processors for this process, but no more than memory is likely to hold.
-JOBS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+JOBS = min(8, processors())
 #: Cells that work by their records, and are run to see whether they do, before advice is given up.
 TRIES = 3
 
 SuiteOption = Annotated[
-    Path | None, typer.Option("--suite", help="Folder with the matrix.yaml; else the nearest one upwards.")
+    Path | None,
+    typer.Option(
+        "--suite", envvar="PORTMATRIX_SUITE", help="Folder with the matrix.yaml; else the nearest one upwards."
+    ),
 ]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Where environments and bundles are kept.")]
 GlobsArgument = Annotated[
@@ -92,6 +121,11 @@ ReachOption = Annotated[
     Reach | None, typer.Option("--reach", help="Reach targets in this way only; else in the best that there is.")
 ]
 FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
+PlannedOption = Annotated[
+    Path | None, typer.Option("--planned", help="A plan of jobs, as `plan --format github --output` writes it.")
+]
+JobOption = Annotated[str | None, typer.Option("--job", help="The job of that plan whose cells are meant.")]
+RecordedOption = Annotated[bool, typer.Option("--recorded-only", help="Leave out cells that no record was given of.")]
 
 PlaceOption = Annotated[
     str | None,
@@ -123,6 +157,18 @@ def _plan(suite: Suite, selection: Selection, *, allow_empty: bool = False) -> P
         raise
 
 
+def _chosen(
+    suite: Suite, selection: Selection, planned: Path | None, job: str | None, *, allow_empty: bool = False
+) -> tuple[Plan, list[str]]:
+    """Return the plan of a run, or of one job of a plan of jobs; and what that has planned and does not exist here."""
+    if planned is None and job is None:
+        return _plan(suite, selection, allow_empty=allow_empty), []
+    if planned is None or job is None or selection != Selection():
+        raise UserError("--planned FILE and --job NAME belong together, and leave no room for globs, --skip or --shard")
+    cells = parting.cells_of(parting.read(planned), job)
+    return planning.exactly(suites.axes(suite), suites.exclusions(suite), cells)
+
+
 def _broken(suite: Suite, selection: Selection, run: str = "-") -> list[Record]:
     return matrix.broken_records(suite, Globs(selection.take) if selection.take else None, run)
 
@@ -132,9 +178,12 @@ def _everywhere(suite: Suite) -> Iterable[str]:
     return ("/".join(cell) for cell in planning.belonging(suites.axes(suite, everywhere=True)))
 
 
-def _results(suite: Suite, found: Iterable[Record]) -> tuple[ResultSet, tuple[Rating, ...]]:
+def _results(
+    suite: Suite, found: Iterable[Record], *, recorded_only: bool = False
+) -> tuple[ResultSet, tuple[Rating, ...]]:
     known = list(found)
-    return ResultSet(known, _everywhere(suite)), rate(_evidence(suite, known), suite.spec.ratings)
+    results = ResultSet(known, () if recorded_only else _everywhere(suite))
+    return results, rate(_evidence(suite, known), suite.spec.ratings)
 
 
 def _evidence(suite: Suite, found: Sequence[Record]) -> list[Record]:
@@ -145,29 +194,70 @@ def _evidence(suite: Suite, found: Sequence[Record]) -> list[Record]:
 
 
 def _read(files: Iterable[Path]) -> list[Record]:
-    return [record for file in files for record in records.read(file)]
+    # Many records have millions of parts and no cycles: to look for some takes three times as long as to read them.
+    gc.disable()
+    try:
+        return [record for file in files for record in records.read(file)]
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # --- Commands -------------------------------------------------------------------------------------------------------
 
 
+class Format(str, Enum):
+    """How a plan is given."""
+
+    TABLE = "table"
+    JSON = "json"
+    GITHUB = "github"
+
+
 @app.command()
 def plan(
-    globs: GlobsArgument = None,
+    globs: Annotated[
+        list[str] | None,
+        typer.Argument(envvar="PORTMATRIX_CELLS", help="Globs over cell ids; '*' also spans '/', '{a,b}' is a or b."),
+    ] = None,
     skip: SkipOption = None,
     shard: ShardOption = "1/1",
+    since: Annotated[
+        str | None,
+        typer.Option("--since", envvar="PORTMATRIX_SINCE", help="Only what files changed since a git revision affect."),
+    ] = None,
+    changed: Annotated[
+        list[str] | None, typer.Option("--changed", help="A file that has changed; may be repeated.")
+    ] = None,
     reach: ReachOption = None,
+    form: Annotated[Format, typer.Option("--format", help="'github' is the jobs of a matrix, for $GITHUB_OUTPUT.")] = (
+        Format.TABLE
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Of --format github: the plan of jobs, with their cells.")
+    ] = None,
+    summary_file: Annotated[
+        Path | None, typer.Option("--summary", help="Of --format github: Markdown for a GitHub job summary.")
+    ] = None,
     suite: SuiteOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The cells as JSON.")] = False,
 ) -> None:
-    """Show which cells would be run, and which would not, and why."""
+    """Show which cells would be run, and which would not, and why; or part them into jobs."""
     loaded = _suite(suite, reach)
     selection = _selection(globs, skip, shard)
-    planned = _plan(loaded, selection)
-    if as_json:
+    touched = _touched(loaded, since, changed)
+    if form is Format.GITHUB:
+        _plan_jobs(loaded, selection, touched, output, summary_file)
+        return
+    planned = _only(_plan(loaded, selection), touched)
+    if as_json or form is Format.JSON:
         left_out = [{"cell": str(item.cell), "why": item.why} for item in planned.left_out]
         typer.echo(json.dumps({"cells": [str(cell) for cell in planned.cells], "left_out": left_out}, indent=1))
         return
+    _print_plan(loaded, selection, planned)
+
+
+def _print_plan(suite: Suite, selection: Selection, planned: Plan) -> None:
     table = Table("framework", "path", "runtime", "target", "models", title=f"{len(planned.cells)} cells")
     counted = Counter((cell.framework, cell.path, cell.runtime, cell.target) for cell in planned.cells)
     for key, count in counted.items():
@@ -175,13 +265,61 @@ def plan(
     console.print(table)
     for item in planned.left_out:
         console.print(f"left out: {item.cell}: {item.why}", markup=False)
-    for framework, path, form in suites.untaken(loaded):
+    for framework, path, form in suites.untaken(suite):
         console.print(f"no runtime takes {form}: {framework}/*/{path} has no cells", markup=False)
-    for name, target in loaded.plugins.targets.items():
+    for name, target in suite.plugins.targets.items():
         if target.is_static:
             console.print(f"looked up only: {name}: {target.missing[-1].why}", markup=False)
-    for record in _broken(loaded, selection):
+    for record in _broken(suite, selection):
         console.print(f"broken: {record.cell}: {record.reason}", markup=False)
+
+
+def _touched(suite: Suite, since: str | None, changed: Sequence[str] | None) -> dict[str, tuple[str, ...]] | None:
+    """Return what each changed file can affect, as globs over cells; None where nobody asked for changes."""
+    if since is None and not changed:
+        return None
+    repository = diff.repository_of(suite.root) if since is not None else _own_repository(suite)
+    files = [*(changed or ()), *(diff.changed_since(repository, since) if since is not None else ())]
+    return affected.affected(files, parting.uses_of(suite, repository))
+
+
+def _own_repository(suite: Suite) -> Path:
+    """Return the checkout that a suite is in, or its own folder where it is in none."""
+    try:
+        return diff.repository_of(suite.root)
+    except UserError:
+        return suite.root
+
+
+def _only(planned: Plan, touched: dict[str, tuple[str, ...]] | None) -> Plan:
+    if touched is None:
+        return planned
+    globs = Globs(affected.globs_of(touched))
+    return Plan(
+        [cell for cell in planned.cells if cell in globs], [item for item in planned.left_out if item.cell in globs]
+    )
+
+
+def _plan_jobs(
+    suite: Suite,
+    selection: Selection,
+    touched: dict[str, tuple[str, ...]] | None,
+    output: Path | None,
+    summary_file: Path | None,
+) -> None:
+    """Part what belongs to the matrix, wherever it runs, into jobs; the lines for GitHub go to standard output."""
+    if selection.shard != (1, 1):
+        raise UserError("--shard is for runs; jobs are parted by themselves")
+    planned = planning.plan(suites.axes(suite, everywhere=True), suites.exclusions(suite), selection)
+    made = parting.jobs_of(suite, _only(planned, touched), parting.asked(selection, touched), _broken(suite, selection))
+    lines = parting.outputs(made)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, made.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+    if summary_file:
+        write_whole(summary_file, parting.summary(made, touched or {}))
+    typer.echo("\n".join(lines))
+    typer.echo(f"{made.cells:,} cells in {len(made.runs)} jobs: {made.why}", err=True)
 
 
 @app.command("list")
@@ -234,31 +372,53 @@ def export(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train and export again even if nothing has changed.")] = False,
     archive: Annotated[Path | None, typer.Option("--archive", help="Write each bundle as a tar file there.")] = None,
     archived: ArchivedOption = False,
+    planned_file: PlannedOption = None,
+    job: JobOption = None,
     suite: SuiteOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Train and export the models of the selected cells, and run nothing."""
+    """Train and export the models of the selected cells, and run nothing; ends with 1 if one failed unexpectedly."""
     loaded = _suite(suite)
     kept = _store(store)
-    planned = _plan(loaded, _selection(globs, skip, shard))
-    made: dict[tuple[str, str, str], Bundle | Failure] = {}
+    name = _run_name()
+    planned, _strange = _chosen(loaded, _selection(globs, skip, shard), planned_file, job)
     listener = Lines(console, len(planned.cells))
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
-        options = Options(_run_name(), jobs, fresh=fresh, archived=archived)
-        made = MatrixRun(loaded, kept, journal, listener, options).export_only(planned)
-    failed = 0
-    for (framework, model, path), bundle in sorted(made.items()):
-        name = f"{framework}/{model}/{path}"
-        if isinstance(bundle, Failure):
-            failed += 1
-            console.print(f"FAIL {name} at {bundle.stage.value}: {bundle.reason}", markup=False, soft_wrap=True)
-            continue
-        typer.echo(f"{name}\t{bundle.digest[:16]}\t{kept.bundle_folder(bundle.digest)}")
-        if archive is not None:
-            archive.mkdir(parents=True, exist_ok=True)
-            pack(kept.bundle_folder(bundle.digest), archive / f"{framework}.{model}.{path}.tar")
-    typer.echo(f"{len(made) - failed} bundles, {failed} failed")
-    raise typer.Exit(1 if failed else 0)
+        options = Options(name, jobs, fresh=fresh, archived=archived)
+        matrix_run = MatrixRun(loaded, kept, journal, listener, options)
+        made = matrix_run.export_only(planned)
+    recorder = recording.Recorder(loaded, kept, name)
+    failed = {which: item for which, item in made.items() if isinstance(item, Failure)}
+    ended = {which: _ends_of(recorder, planned, which, failure) for which, failure in failed.items()}
+    for which, item in sorted(made.items()):
+        if isinstance(item, Failure):
+            text = f"{ended[which][0].value} {'/'.join(which)} at {item.stage.value}: {item.reason}"
+            console.print(text, markup=False, soft_wrap=True)
+        else:
+            typer.echo(f"{'/'.join(which)}\t{item.digest[:16]}\t{kept.bundle_folder(item.digest)}")
+    if archive is not None:
+        handed: dict[parcels.Which, Bundle | parcels.NotMade] = {
+            which: matrix_run.not_made(which, item) if isinstance(item, Failure) else item
+            for which, item in made.items()
+        }
+        parcels.write(archive, handed, kept, recorder.redact)
+    typer.echo(f"{len(made) - len(failed)} bundles, {len(failed)} failed")
+    asked_for = [ended[which] for which in failed if any(cell[:3] == which for cell in planned.cells)]
+    nothing_tried = len(failed) == len(made) and all(outcomes == [Outcome.NOT_RUN] for outcomes in ended.values())
+    raise typer.Exit(1 if nothing_tried or any(set(outcomes) & UNEXPECTED for outcomes in asked_for) else 0)
+
+
+def _ends_of(
+    recorder: recording.Recorder, planned: Plan, which: tuple[str, str, str], failure: Failure
+) -> list[Outcome]:
+    """Return how the cells end whose bundle was not made, each outcome once.
+
+    What other bundles are converted from may have no cells: then that is how they would end if nobody expected it.
+    """
+    cells = [cell for cell in planned.cells if cell[:3] == which]
+    if not cells:
+        return [recorder.failed(CellId(*which, UNKNOWN, UNKNOWN), failure).outcome]
+    return list(dict.fromkeys(recorder.expect(recorder.failed(cell, failure)).outcome for cell in cells))
 
 
 @app.command()
@@ -279,6 +439,8 @@ def run(
     bundles: Annotated[Path | None, typer.Option("--bundles", help="Run these bundle archives; train nothing.")] = None,
     archived: ArchivedOption = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="No cell selected is no error.")] = False,
+    planned_file: PlannedOption = None,
+    job: JobOption = None,
     reach: ReachOption = None,
     suite: SuiteOption = None,
     store: StoreOption = None,
@@ -287,7 +449,7 @@ def run(
     loaded = _suite(suite, reach)
     kept = _store(store)
     selection = _selection(globs, skip, shard)
-    planned = _plan(loaded, selection, allow_empty=allow_empty)
+    planned, strange = _chosen(loaded, selection, planned_file, job, allow_empty=allow_empty)
     file = output or _default_output(loaded)
     name = _run_name()
     for left in containers.clean_up():
@@ -296,12 +458,12 @@ def run(
         if journal.set_aside is not None:
             console.print(f"the records that were in {file.name} are in {journal.set_aside} now", soft_wrap=True)
         tried = list(journal.found)
-        broken = _broken(loaded, selection, name)
+        broken = _broken(loaded, selection, name) if job is None else parting.strangers(loaded, strange, name)
         with display(console, len(planned.cells) + len(planned.left_out) + len(broken) - len(tried)) as listener:
             options = Options(name, jobs, fresh=fresh, rerun=rerun, archived=archived, threads=threads)
             matrix_run = MatrixRun(loaded, kept, journal, listener, options)
             if bundles is not None:
-                matrix_run.give(_archives(kept, bundles))
+                matrix_run.give(*_parcels(kept, bundles))
             matrix_run.execute(planned, broken, done=[record.cell for record in tried])
     results, ratings = _results(loaded, [*tried, *records.read(file)])
     terminal.print_results(console, results.records, ratings, loaded.spec.ratings.survey)
@@ -361,26 +523,48 @@ def _run_name() -> str:
     return f"{recording.now()[:19].replace(':', '')}-{uuid.uuid4().hex[:6]}"
 
 
-def _archives(store: Store, folder: Path) -> list[Bundle]:
+def _parcels(store: Store, folder: Path) -> parcels.Parcels:
     """Return the bundles in the archives below ``folder``, taken into the store; raises ``UserError`` for none."""
     try:
-        found = [Bundle(*store.add_archive(archive)) for archive in sorted(folder.rglob("*.tar"))]
+        found = parcels.read(folder, store)
     except StoreError as error:
         raise UserError(str(error)) from error
-    if not found:
+    if not found.bundles and not found.failed:
         raise UserError(f"{folder} holds no bundle archive (*.tar); `portmatrix export --archive {folder}` writes them")
     return found
 
 
 @app.command()
 def merge(
-    files: FilesArgument,
+    files: Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order; a folder is all below it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The merged records file.")],
+    planned_file: PlannedOption = None,
+    link: Annotated[
+        str, typer.Option("--link", help="Of --planned: where to look why a job left no records; a URL.")
+    ] = "",
 ) -> None:
-    """Merge records files into one: for each cell the attempt that started last."""
-    merged = records.merge(files)
-    records.write_merged(merged.values(), output)
+    """Merge records files into one: for each cell the attempt that started last.
+
+    With a plan of jobs, what was planned and has no record is NOT_RUN.
+    """
+    merged = records.merge(_record_files(files, empty=planned_file is not None))
+    if planned_file is not None:
+        known = frozenset(merged)
+        for record in parting.missing(parting.read(planned_file), known.__contains__, link):
+            merged[record.cell] = columns.canonical(record).encode()
+        typer.echo(f"{len(merged) - len(known)} cells were planned and have no record")
+    records.write_merged((merged[cell] for cell in sorted(merged)), output)
     typer.echo(f"{len(merged)} cells in {output}")
+
+
+def _record_files(named: Iterable[Path], *, empty: bool) -> list[Path]:
+    """Return the records files that are named, and those in folders; raises ``UserError`` for none unless ``empty``."""
+    found: list[Path] = []
+    for place in named:
+        found += sorted(place.rglob("*.jsonl")) if place.is_dir() else [place]
+    if not found and not empty:
+        raise UserError(f"{', '.join(map(str, named))} holds no records (*.jsonl); `portmatrix run` writes them")
+    return found
 
 
 @app.command("rate")
@@ -414,7 +598,18 @@ def rate_(
 @app.command()
 def report(
     files: FilesArgument,
-    html_file: Annotated[Path | None, typer.Option("--html", help="A page that needs nothing but a browser.")] = None,
+    site_folder: Annotated[
+        Path | None, typer.Option("--site", help="A folder for the report as web pages that need only a browser.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="What --site compares with, in any form that `compare` takes.")
+    ] = None,
+    place: Annotated[
+        str | None, typer.Option("--history", help="Folder or URL of a history, which --site plots for each cell.")
+    ] = None,
+    repository: Annotated[
+        str, typer.Option("--repository", help="Where --site links to for files: https://…/blob/REV/.")
+    ] = "",
     junit_file: Annotated[Path | None, typer.Option("--junit", help="JUnit XML: each cell a test case.")] = None,
     summary_file: Annotated[Path | None, typer.Option("--summary", help="Markdown for a GitHub job summary.")] = None,
     readme_file: Annotated[
@@ -423,43 +618,145 @@ def report(
     results_file: Annotated[
         Path | None, typer.Option("--results", help="The rows behind the badges, as Markdown.")
     ] = None,
+    badges_folder: Annotated[
+        Path | None, typer.Option("--badges", help="A folder for the badges: SVG, and JSON for shields.io.")
+    ] = None,
+    site_url: Annotated[
+        str | None, typer.Option("--site-url", help="Where the report's site is: badges lead there, not to --results.")
+    ] = None,
+    sarif_file: Annotated[
+        Path | None, typer.Option("--sarif", help="Unexpected cells for code scanning, as SARIF 2.1.0.")
+    ] = None,
+    parquet_file: Annotated[
+        Path | None, typer.Option("--parquet", help="All records as one flat table; needs the extra 'history'.")
+    ] = None,
+    annotated: Annotated[
+        bool, typer.Option("--annotations", help="Print GitHub's workflow commands for unexpected cells, no tables.")
+    ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if --readme or --results are stale.")
+        bool, typer.Option("--check", help="Write nothing; exit 1 if --readme, --results or --badges are stale.")
+    ] = False,
+    recorded_only: RecordedOption = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A --base without a record of these cells is no error.")
     ] = False,
     suite: SuiteOption = None,
 ) -> None:
     """Render records files: on the terminal, and into the files that are named."""
     loaded = _suite(suite)
-    results, ratings = _results(loaded, _read(files))
+    found = _read(files)
+    results, ratings = _results(loaded, found, recorded_only=recorded_only)
     survey = loaded.spec.ratings.survey
     everything = results.records
-    texts: dict[Path, Callable[[], str]] = {}
-    if html_file:
-        texts[html_file] = lambda: html.report(everything, ratings, survey)
-    if junit_file:
-        texts[junit_file] = lambda: junit.junit(everything)
-    if summary_file:
-        texts[summary_file] = lambda: summary.job_summary(everything, ratings, survey)
-    if readme_file:
-        texts[readme_file] = lambda: readme.replace_section(
-            readme_file.read_text(encoding="utf-8"), readme.render_section(everything, ratings, survey)
-        )
-    if results_file:
-        texts[results_file] = lambda: readme.results_page(everything)
+    if (base or place or repository) and not site_folder:
+        raise UserError("--base, --history and --repository are about the site; name a folder for it: --site DIR")
+    locate = locations.locator(loaded, Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()))
+    images = badges.badge_files(everything, ratings) if badges_folder else {}
+
+    def readme_text(file: Path) -> str:
+        page = _link(results_file, file) if results_file else "docs/results.md"
+        folder = _link(badges_folder, file) if badges_folder else None
+        section = readme.render_section(everything, ratings, survey, page, site=site_url, badges=folder)
+        return readme.replace_section(_read_text(file), section)
+
+    wanted: list[tuple[Path | None, Callable[[Path], str]]] = [
+        (junit_file, lambda _file: junit.junit(everything)),
+        (summary_file, lambda _file: summary.job_summary(everything, ratings, survey)),
+        (sarif_file, lambda _file: sarif.sarif(everything, locate)),
+        (readme_file, readme_text),
+        (results_file, lambda _file: readme.results_page(everything)),
+    ]
+    texts = {file: text for file, text in wanted if file}
     if check:
-        stale = [file for file in (readme_file, results_file) if file and _is_stale(file, texts[file]())]
-        for file in stale:
-            typer.echo(f"{file} does not agree with the records; run this command again without --check")
-        raise typer.Exit(1 if stale else 0)
+        shown = {file: texts[file] for file in (readme_file, results_file) if file}
+        raise typer.Exit(_check(shown, badges_folder, images))
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text())
+        write_whole(file, text(file))
         typer.echo(f"wrote {file}")
-    terminal.print_results(console, everything, ratings, survey)
+    if site_folder:
+        folder = _own_folder(loaded.root)
+        before = _base(base, folder, found, recorded_only=recorded_only, allow_empty=allow_empty) if base else None
+        pages = _site(_context(loaded, found, results, ratings, before, place, repository), site_folder)
+        typer.echo(f"wrote {site_folder}: {pages:,} files; open {site_folder / 'index.html'}")
+    if badges_folder:
+        filesets.write_set(badges_folder, images, badges.MANIFEST)
+        typer.echo(f"wrote {badges_folder}: {len(images):,} files")
+    if parquet_file:
+        typer.echo(f"wrote {parquet_file}: {parquet.write(everything, parquet_file):,} rows")
+    if annotated:
+        for line in annotating.workflow_commands(everything, locate):
+            typer.echo(line)
+    else:
+        terminal.print_results(console, everything, ratings, survey)
+
+
+def _context(
+    suite: Suite,
+    found: Sequence[Record],
+    results: ResultSet,
+    ratings: tuple[Rating, ...],
+    before: Sequence[Record] | None,
+    place: str | None,
+    repository: str,
+) -> Context:
+    """Return all that the site shows; ``before`` is what it compares with, and ``place`` names the history."""
+    return Context(
+        title="portmatrix",
+        records=tuple(sorted(results.records, key=urgency)),
+        evidence=tuple(_evidence(suite, found)),
+        ratings=ratings,
+        spec=suite.spec,
+        base={record.cell: record for record in ResultSet(before).records} if before is not None else None,
+        changes=regression.compare(before, found) if before is not None else None,
+        trends=recent(Place(place), (record.cell for record in results.records), HISTORY) if place else {},
+        repository=repository,
+        kinships={framework: _kinship(suite, framework) for framework in suite.plugins.exporters},
+        planned=frozenset(map(str, _plan(suite, Selection(), allow_empty=True).cells)),
+    )
+
+
+def _site(context: Context, folder: Path) -> int:
+    """Write the site, and return of how many files it is."""
+    # What makes its pages takes longer to import than all other commands need.
+    from portmatrix.site import build  # noqa: PLC0415
+
+    files = build.build(context)
+    build.write(files, folder)
+    return len(files)
+
+
+def _link(place: Path, page: Path) -> str:
+    """Return how a file or folder is linked to from a page in Markdown."""
+    return quote(Path(os.path.relpath(place, page.parent)).as_posix())
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); expected a text with the table's two markers") from error
+
+
+def _check(texts: Mapping[Path, Callable[[Path], str]], folder: Path | None, images: Mapping[str, str]) -> int:
+    """Say which files are not what the records make of them; returns 1 if any is, else 0."""
+    stale = [file for file, text in texts.items() if _is_stale(file, text(file))]
+    stale += filesets.stale_files(folder, images, badges.MANIFEST) if folder else []
+    for file in stale:
+        typer.echo(f"{file} does not agree with the records; run this command again without --check")
+    return 1 if stale else 0
 
 
 def _is_stale(file: Path, text: str) -> bool:
     return not file.exists() or file.read_text(encoding="utf-8") != text
+
+
+@app.command()
+def schema(
+    name: Annotated[str, typer.Argument(help="record, ratings, bundle or matrix.")] = "record",
+) -> None:
+    """Print the JSON Schema of a record, of ratings, of a bundle's manifest, or of matrix.yaml."""
+    typer.echo(schemas.text(name), nl=False)
 
 
 @app.command()
@@ -574,20 +871,60 @@ def _attempt(suite: Suite, store: Store, cell: str) -> Record:
 
 @app.command()
 def compare(
-    before: Annotated[str, typer.Argument(help="A records file, FILE@RUN, a history, or REV[:PATH] of git.")],
+    before: Annotated[str, typer.Argument(help="A records file or history (@RUN for one run), or git's REV[:PATH].")],
     after: Annotated[str, typer.Argument(help="The same, of what came later.")],
     cells: Annotated[str, typer.Option("--cells", help="Glob over the cells to compare.")] = "*",
+    recorded_only: RecordedOption = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Nothing to compare is no error.")] = False,
+    summary_file: Annotated[Path | None, typer.Option("--summary", help="Markdown for a GitHub job summary.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All that was found as JSON.")] = False,
     suite: SuiteOption = None,
 ) -> None:
-    """Show what changed from one set of records to another; ends with 1 if a cell's outcome or latency regressed."""
+    """Show what changed from one set of records to another; ends with 1 if a cell's outcome or latency regressed.
+
+    With --recorded-only, cells that the second set has no record of are left out: it is part of a matrix.
+    """
     folder = _own_folder(suite)
-    found = regression.compare(sources.load(before, folder, cells), sources.load(after, folder, cells))
+    second = _load(after, folder, cells, allow_empty=allow_empty)
+    first = _base(before, folder, second, cells, recorded_only=recorded_only, allow_empty=allow_empty)
+    if first is None:
+        why = f"{before} has no record of a cell that {after} has one of"
+        typer.echo(f"nothing to compare: {why}")
+        if summary_file:
+            write_whole(summary_file, changes.nothing_compared(why))
+        return
+    found = regression.compare(first, second)
+    if summary_file:
+        write_whole(summary_file, changes.job_summary(found, before))
     if as_json:
         typer.echo(changes.to_json(found))
     else:
         changes.print_changes(console, found)
     raise typer.Exit(1 if found.regressed else 0)
+
+
+def _load(named: str, folder: Path, cells: str = "*", *, allow_empty: bool) -> list[Record]:
+    try:
+        return sources.load(named, folder, cells)
+    except NothingSelected:
+        if not allow_empty:
+            raise
+        return []
+
+
+def _base(
+    named: str, folder: Path, after: Sequence[Record], cells: str = "*", *, recorded_only: bool, allow_empty: bool
+) -> list[Record] | None:
+    """Return the records that others are compared with, of their cells alone if ``recorded_only``.
+
+    None if there is no cell in common and that is allowed.
+    """
+    known = {record.cell for record in after}
+    found = _load(named, folder, cells, allow_empty=allow_empty)
+    common = [record for record in found if record.cell in known]
+    if allow_empty and not common:
+        return None
+    return common if recorded_only else found
 
 
 def _own_folder(named: Path | None) -> Path:

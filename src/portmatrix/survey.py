@@ -43,15 +43,30 @@ class Toolkit(Frozen):
     latency: Speed | None = None
 
 
+class Claim(Frozen):
+    """What the survey says of a toolkit and models that are among ours, and the framework of ours that shows it."""
+
+    toolkit: str
+    says: str
+    framework: str
+    models: tuple[str, ...]
+
+
 class Survey(Frozen):
-    """The survey: where it is to be found, its facts, and for each platform the target that stands for it."""
+    """The survey: where it is to be found, its facts, and for each platform the target that stands for it.
+
+    ``stars`` are its own, by section and toolkit, and ``claims`` its words about models: of one ``revision`` of it.
+    """
 
     title: str
     author: str
     year: int
     source: str
+    revision: str
     targets: dict[str, str]
     toolkits: dict[str, Toolkit]
+    stars: dict[str, dict[str, float]]
+    claims: tuple[Claim, ...]
 
 
 def load() -> Survey:
