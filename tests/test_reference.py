@@ -8,6 +8,7 @@ import pytest
 
 from portmatrix import plan, records, suite
 from portmatrix.filesets import stale_files
+from portmatrix.globs import Globs
 from portmatrix.rate import Rating, rate
 from portmatrix.records import ResultSet
 from portmatrix.render import badges, readme
@@ -20,6 +21,7 @@ REGENERATE = (
     "regenerate: portmatrix report results/reference.jsonl --readme README.md --results docs/results.md "
     "--badges docs/badges"
 )
+MEASURED = Globs(SUITE.spec.latency.cells)
 CELLS = sorted(map(str, plan.belonging(suite.axes(SUITE, everywhere=True))))
 
 
@@ -51,10 +53,22 @@ def test_what_is_left_open_has_a_reason_that_no_run_here_could_mend() -> None:
 
 
 def test_those_of_a_framework_by_one_runtime_on_one_target_are_from_one_run_that_reused_nothing() -> None:
-    rows = {(record.id.framework, record.id.runtime, record.id.target) for record in REFERENCE}
-    runs = {(record.id.framework, record.id.runtime, record.id.target, record.run) for record in REFERENCE}
+    # What was measured after it passed is from the session that measured it.
+    ran = [record for record in REFERENCE if record.latency is None]
+    rows = {(record.id.framework, record.id.runtime, record.id.target) for record in ran}
+    runs = {(record.id.framework, record.id.runtime, record.id.target, record.run) for record in ran}
     assert len(runs) == len(rows)
     assert not any(record.reused for record in REFERENCE)
+
+
+def test_what_was_measured_was_measured_on_a_machine_that_stayed_the_same() -> None:
+    measured = [record for record in REFERENCE if record.latency is not None]
+    assert sorted(record.cell for record in measured) == sorted(cell for cell in CELLS if cell in MEASURED)
+    for record in measured:
+        assert record.latency is not None
+        assert record.latency.session == record.run
+        assert not record.latency.unstable, record.cell
+        assert record.latency.baseline_environment["onnxruntime"]
 
 
 def test_nothing_in_them_is_unexpected() -> None:
