@@ -6,29 +6,19 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import pytest
+from command_line import Command, Ended
 from tiny_suite import Assemble, executions, records_of, trainings
 
-from portmatrix import cli, records, schemas, suite
+from portmatrix import records, schemas, suite
 from portmatrix.errors import DiskFull
 from portmatrix.render.readme import BEGIN, END
 from portmatrix.store import Store
 from portmatrix.types import Outcome
 
 NATIVE = "*/free/native/*"
-
-
-class Ended(NamedTuple):
-    """How a command ended: its exit status, and what it wrote on both streams."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -44,10 +34,7 @@ def command(
     monkeypatch.chdir(empty)
 
     def run(*arguments: str | Path) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Ended(ended.value.code, out, err)  # type: ignore[arg-type]
+        return command_line.run(capsys, *arguments)
 
     return run
 

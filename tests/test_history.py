@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import pytest
+from command_line import Command, Ended
 from made_history import CELL, OTHER, latency, record, write
 
-from portmatrix import cli, records
+from portmatrix import records
 from portmatrix.history import extra
 from portmatrix.types import Outcome
 
-
-class Ended(NamedTuple):
-    """How a command ended: its exit status, and what it wrote on both streams."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 MADE = [record(day, cell, latency=latency(1.0 + day / 1000)) for day in range(12) for cell in (CELL, OTHER)]
 
 
@@ -35,10 +25,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str | Path) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["history", *(str(argument) for argument in arguments)])
-        out, err = capsys.readouterr()
-        return Ended(ended.value.code, out, err)  # type: ignore[arg-type]
+        return command_line.run(capsys, "history", *arguments)
 
     return run
 

@@ -37,10 +37,10 @@ def handed(root: Path, store: Store, folder: Path) -> None:
 
 
 def test_a_failure_arrives_as_it_was(store: Store, tmp_path: Path) -> None:
-    failure = Failure(Stage.EXPORT, "no such operator in /home/me", "model", "a log of /home/me")
+    failure = Failure(Stage.EXPORT, "no such operator in /its/folder", "model", "a log of /its/folder")
     missing = Failure(Stage.PREPARE, "no interpreter", "harness", unavailable=True)
     told = {WHICH: NotMade(failure, archived=True), ("a", "b", "c"): NotMade(missing, archived=False)}
-    parcels.write(tmp_path / "parcels", told, store, lambda text: text.replace("/home/me", "~"))
+    parcels.write(tmp_path / "parcels", told, store, lambda text: text.replace("/its/folder", "~"))
     found = parcels.read(tmp_path / "parcels", store)
     assert found.bundles == []
     assert found.failed == {

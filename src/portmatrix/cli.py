@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 import typer
@@ -178,12 +178,18 @@ def _everywhere(suite: Suite) -> Iterable[str]:
     return ("/".join(cell) for cell in planning.belonging(suites.axes(suite, everywhere=True)))
 
 
-def _results(
-    suite: Suite, found: Iterable[Record], *, recorded_only: bool = False
-) -> tuple[ResultSet, tuple[Rating, ...]]:
-    known = list(found)
-    results = ResultSet(known, () if recorded_only else _everywhere(suite))
-    return results, rate(_evidence(suite, known), suite.spec.ratings)
+class _Results(NamedTuple):
+    """What is shown of records: the standing ones by cell, what ratings rest on, and the ratings."""
+
+    shown: ResultSet
+    evidence: list[Record]
+    ratings: tuple[Rating, ...]
+
+
+def _results(suite: Suite, found: Sequence[Record], *, recorded_only: bool = False) -> _Results:
+    shown = ResultSet(found, () if recorded_only else _everywhere(suite))
+    evidence = _evidence(suite, found)
+    return _Results(shown, evidence, rate(evidence, suite.spec.ratings))
 
 
 def _evidence(suite: Suite, found: Sequence[Record]) -> list[Record]:
@@ -465,10 +471,10 @@ def run(
             if bundles is not None:
                 matrix_run.give(*_parcels(kept, bundles))
             matrix_run.execute(planned, broken, done=[record.cell for record in tried])
-    results, ratings = _results(loaded, [*tried, *records.read(file)])
-    terminal.print_results(console, results.records, ratings, loaded.spec.ratings.survey)
+    results = _results(loaded, [*tried, *records.read(file)])
+    terminal.print_results(console, results.shown.records, results.ratings, loaded.spec.ratings.survey)
     console.print(f"records: {file}", highlight=False, soft_wrap=True)
-    ended = [record for record in results.records if record.started]
+    ended = [record for record in results.shown.records if record.started]
     if ended and all(record.outcome is Outcome.NOT_RUN and record.lookup is None for record in ended):
         console.print(
             "nothing could be tried: every cell selected is NOT_RUN; `portmatrix doctor` says what is missing"
@@ -643,11 +649,12 @@ def report(
     suite: SuiteOption = None,
 ) -> None:
     """Render records files: on the terminal, and into the files that are named."""
+    # Long for its options alone: one for each sort of file.
     loaded = _suite(suite)
     found = _read(files)
-    results, ratings = _results(loaded, found, recorded_only=recorded_only)
-    survey = loaded.spec.ratings.survey
-    everything = results.records
+    results = _results(loaded, found, recorded_only=recorded_only)
+    survey, ratings = loaded.spec.ratings.survey, results.ratings
+    everything = results.shown.records
     if (base or place or repository) and not site_folder:
         raise UserError("--base, --history and --repository are about the site; name a folder for it: --site DIR")
     locate = locations.locator(loaded, Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()))
@@ -677,7 +684,7 @@ def report(
     if site_folder:
         folder = _own_folder(loaded.root)
         before = _base(base, folder, found, recorded_only=recorded_only, allow_empty=allow_empty) if base else None
-        pages = _site(_context(loaded, found, results, ratings, before, place, repository), site_folder)
+        pages = _site(_context(loaded, found, results, before, place, repository), site_folder)
         typer.echo(f"wrote {site_folder}: {pages:,} files; open {site_folder / 'index.html'}")
     if badges_folder:
         filesets.write_set(badges_folder, images, badges.MANIFEST)
@@ -694,8 +701,7 @@ def report(
 def _context(
     suite: Suite,
     found: Sequence[Record],
-    results: ResultSet,
-    ratings: tuple[Rating, ...],
+    results: _Results,
     before: Sequence[Record] | None,
     place: str | None,
     repository: str,
@@ -703,13 +709,13 @@ def _context(
     """Return all that the site shows; ``before`` is what it compares with, and ``place`` names the history."""
     return Context(
         title="portmatrix",
-        records=tuple(sorted(results.records, key=urgency)),
-        evidence=tuple(_evidence(suite, found)),
-        ratings=ratings,
+        records=tuple(sorted(results.shown.records, key=urgency)),
+        evidence=tuple(results.evidence),
+        ratings=results.ratings,
         spec=suite.spec,
         base={record.cell: record for record in ResultSet(before).records} if before is not None else None,
         changes=regression.compare(before, found) if before is not None else None,
-        trends=recent(Place(place), (record.cell for record in results.records), HISTORY) if place else {},
+        trends=recent(Place(place), (record.cell for record in results.shown.records), HISTORY) if place else {},
         repository=repository,
         kinships={framework: _kinship(suite, framework) for framework in suite.plugins.exporters},
         planned=frozenset(map(str, _plan(suite, Selection(), allow_empty=True).cells)),

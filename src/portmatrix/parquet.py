@@ -6,14 +6,13 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from portmatrix.errors import RecordError
+from portmatrix.history.columns import finite, utc
 from portmatrix.history.extra import library
-from portmatrix.history.place import literal
+from portmatrix.history.place import literal, rows_of
 from portmatrix.render.table import compared_timing, shown_of
 from portmatrix.store import disk_errors
 from portmatrix.types import Comparison, Latency, Lookup, Record
@@ -115,8 +114,7 @@ def _table(rows: Path) -> str:
     if not rows.stat().st_size:
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         return f"SELECT {columns} WHERE false"
-    columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in COLUMNS.items())
-    return f"SELECT * FROM read_json({literal(str(rows))}, format = 'newline_delimited', columns = {{{columns}}})"  # noqa: S608
+    return f"SELECT * FROM {rows_of(rows, COLUMNS)}"  # noqa: S608 - names and types are ours
 
 
 def row(record: Record) -> dict[str, Any]:
@@ -163,17 +161,11 @@ def _ended(record: Record) -> dict[str, Any]:
 def _compared(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     if not comparisons:
         return {}
-    numbers: dict[str, float | None] = {}
-    for name, worst in _WORST.items():
-        known = [value for value in _numbers(comparisons, name) if math.isfinite(value)]
-        numbers[name] = worst(known) if known else None
+    numbers = {
+        name: finite((getattr(comparison, name) for comparison in comparisons), worst) for name, worst in _WORST.items()
+    }
     verdict = max((comparison.verdict for comparison in comparisons), key=_VERDICTS.index)
     return {"verdict": verdict, "compared": len(comparisons), **numbers}
-
-
-def _numbers(comparisons: Sequence[Comparison], name: str) -> Iterator[float]:
-    values = (getattr(comparison, name) for comparison in comparisons)
-    return (value for value in values if value is not None)
 
 
 def _looked_up(lookup: Lookup | None) -> dict[str, Any]:
@@ -195,16 +187,7 @@ def _measured(found: Latency) -> dict[str, Any]:
 
 def _time(record: Record, text: str) -> str | None:
     """Return a time in UTC and without a zone, None for an empty text (a cell that nobody tried)."""
-    if not text:
-        return None
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # no Z before Python 3.11
-    except ValueError as error:
-        raise RecordError(
-            f"{record.cell}: {text!r} is no time; expected UTC in ISO 8601, as 2026-01-31T12:00:00.000Z"
-        ) from error
-    in_utc = time.astimezone(timezone.utc) if time.tzinfo else time
-    return in_utc.replace(tzinfo=None).isoformat(timespec="microseconds")
+    return utc(text, record.cell) if text else None
 
 
 def _object(values: Mapping[str, Any]) -> str | None:

@@ -5,30 +5,21 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import pytest
 import s3fs
+from command_line import Command, Ended
 from made_history import CELL, OTHER, latency, record, write
 from moto.server import ThreadedMotoServer
 
-from portmatrix import cli, records
+from portmatrix import records
 from portmatrix.history.adding import FILES_OF_LAST_DAY, add
 from portmatrix.history.place import Place
 from portmatrix.types import Outcome
 
-
-class Ended(NamedTuple):
-    """How a command ended: its exit status, and what it wrote on both streams."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 MADE = [record(day, cell, latency=latency(1.0 + day / 1000)) for day in range(12) for cell in (CELL, OTHER)]
 
 
@@ -67,10 +58,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def run(*arguments: str | Path) -> Ended:
         s3fs.S3FileSystem.clear_instance_cache()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return Ended(ended.value.code, out, err)  # type: ignore[arg-type]
+        return command_line.run(capsys, *arguments)
 
     return run
 

@@ -28,6 +28,7 @@ _BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
 #: can be built is for tox's environment ``docs`` to show.
 PREPARED = (
     r"python -m pip install \S+",
+    r"python -m pip install --group tox",
     r"sudo scripts/setup-linux-targets .*",
     r"python -m tox run -e pages -- report/site/documentation",
 )
@@ -360,7 +361,7 @@ def _checkout(steps: _Steps, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _setup_python(_steps: _Steps, given: Mapping[str, str]) -> dict[str, str]:
-    _is_of({"python-version"}, *given)
+    _is_of({"python-version", "pip-version"}, *given)
     wanted = given["python-version"].split()
     assert wanted
     assert all(re.fullmatch(r"3\.\d+", version) for version in wanted), wanted

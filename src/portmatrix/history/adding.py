@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from portmatrix.errors import RecordError
 from portmatrix.history.columns import COLUMNS, row
-from portmatrix.history.place import Connection, Part, Place, literal, table
+from portmatrix.history.place import Connection, Part, Place, literal, rows_of, table
 from portmatrix.migrations import parse
 from portmatrix.store import disk_errors
 
@@ -72,11 +72,8 @@ def _lines(files: Iterable[Path]) -> Iterator[tuple[bytes, str]]:
 
 
 def _take_in(connection: Connection, rows: Path) -> None:
-    columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in {"day": "VARCHAR", **COLUMNS}.items())
-    connection.execute(
-        f"CREATE TEMP TABLE incoming AS SELECT * FROM read_json({literal(str(rows))}, "
-        f"format = 'newline_delimited', columns = {{{columns}}}) ORDER BY day"
-    )
+    incoming = rows_of(rows, {"day": "VARCHAR", **COLUMNS})
+    connection.execute(f"CREATE TEMP TABLE incoming AS SELECT * FROM {incoming} ORDER BY day")
 
 
 def _add_day(place: Place, connection: Connection, day: str, existing: list[Part], folder: Path) -> int:

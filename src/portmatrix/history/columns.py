@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -71,7 +71,7 @@ def row(record: Record, where: str) -> dict[str, Any]:
     ``where`` names the record in messages. Raises ``RecordError`` if its start is no time: it has no day then.
     """
     text = canonical(record)
-    started = _started(record, where)
+    started = utc(record.started, f"{where}: started")
     return {
         "day": started[:10],
         "key": hashlib.sha256(text.encode()).hexdigest()[:32],
@@ -84,9 +84,9 @@ def row(record: Record, where: str) -> dict[str, Any]:
         "started": started,
         "environment": _environment(record),
         "digests": _digests(record),
-        "accuracy": _finite([record.accuracy], min),
-        "max_abs": _finite((comparison.max_abs for comparison in record.comparisons), max),
-        "snr_db": _finite((comparison.snr_db for comparison in record.comparisons), min),
+        "accuracy": finite([record.accuracy], min),
+        "max_abs": finite((comparison.max_abs for comparison in record.comparisons), max),
+        "snr_db": finite((comparison.snr_db for comparison in record.comparisons), min),
         "cpu": _cpu(record),
         **(_measured(record.latency) if record.latency else {}),
         "record": text,
@@ -109,14 +109,14 @@ def _coordinates(record: Record, where: str) -> dict[str, str]:
         raise RecordError(f"{where}: {error}") from error
 
 
-def _started(record: Record, where: str) -> str:
-    """Return when a record was started, in UTC and without a zone."""
+def utc(text: str, where: str) -> str:
+    """Return a record's time in UTC and without a zone, as DuckDB reads it; raises ``RecordError`` for what is none."""
     try:
         # Before Python 3.11 no zone may be written as Z.
-        time = datetime.fromisoformat(record.started.replace("Z", "+00:00"))
+        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
         raise RecordError(
-            f"{where}: started: {record.started!r} is no time; expected UTC in ISO 8601, as 2026-01-31T12:00:00.000Z"
+            f"{where}: {text!r} is no time; expected UTC in ISO 8601, as 2026-01-31T12:00:00.000Z"
         ) from error
     in_utc = time.astimezone(timezone.utc) if time.tzinfo else time
     return in_utc.replace(tzinfo=None).isoformat(timespec="microseconds")
@@ -141,7 +141,8 @@ def _cpu(record: Record) -> str | None:
     return measured or record.environment.get("processor")
 
 
-def _finite(values: Iterable[float | None], choose: Any) -> float | None:
+def finite(values: Iterable[float | None], choose: Callable[[list[float]], float]) -> float | None:
+    """Return what ``choose`` makes of the finite numbers among ``values``; None where there are none."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return choose(known) if known else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -234,6 +234,12 @@ def _protocols(files: Any) -> tuple[str, ...]:
 def literal(text: str) -> str:
     """Return ``text`` as a literal in SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def rows_of(file: Path, columns: Mapping[str, str]) -> str:
+    """Return the SQL that reads JSON lines as one table; ``columns`` maps their names to types of DuckDB."""
+    typed = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in columns.items())
+    return f"read_json({literal(str(file))}, format = 'newline_delimited', columns = {{{typed}}})"
 
 
 def table(parts: Iterable[Part]) -> str:
