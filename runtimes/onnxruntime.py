@@ -1,5 +1,5 @@
 """ONNX Runtime on its CPU provider: the current release; 1.21, which Debian 13 has for every architecture; and 1.17,
-the last one before ONNX IR version 10.
+the last one before ONNX IR version 10, with 1.20 and 1.23 between them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ ENVIRONMENTS = {
         "requirements": ["onnxruntime==1.21.0", "numpy==2.0.2"],
         "debian": ["python3-onnxruntime"],
     },
+    "1.23": {"python": ">=3.10,<3.13", "requirements": ["onnxruntime==1.23.2", "numpy==2.0.2"]},
+    "1.20": {"python": ">=3.10,<3.13", "requirements": ["onnxruntime==1.20.1", "numpy==2.0.2"]},
     "1.17": {"python": ">=3.10,<3.13", "requirements": ["onnxruntime==1.17.3", "numpy==1.26.4"]},
 }
 FORMATS = ("onnx",)

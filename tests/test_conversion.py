@@ -129,6 +129,7 @@ def test_an_archived_source_makes_archived_bundles(powers: Path, store: Store) -
         recipe,
         Bundle(source.digest, source.manifest.model_copy(update={"provenance": origin})),
         {"facts": {}, "seconds": {}},
+        "key",
         {},
     )
     assert manifest.provenance == origin

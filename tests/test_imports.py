@@ -17,8 +17,8 @@ SOURCE = Path(portmatrix.__file__).parent
 #: Every module stands in one layer, and imports from its own and from the ones above it in this list only.
 LAYERS = (
     {"", "types", "errors", "globs"},
-    {"yaml_source", "spec", "migrations", "plan", "affected", "compare", "latency", "rate", "render", "steps"}
-    | {"regression", "advice"}
+    {"yaml_source", "spec", "migrations", "pairwise", "plan", "affected", "compare", "latency", "rate", "render"}
+    | {"regression", "advice", "steps"}
     | {"questions", "resampling", "arithmetic", "survey"},
     {"converters"},
     {"plugins", "bundle", "pool", "starter", "commands", "schemas"},

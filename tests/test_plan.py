@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from portmatrix.errors import NothingSelected, UserError
 from portmatrix.globs import Globs
-from portmatrix.plan import Axes, LeftOut, Selection, belonging, cells_of, exactly, parse_shard, plan
+from portmatrix.pairwise import pairs_of
+from portmatrix.plan import Axes, LeftOut, Selection, belonging, cells_of, exactly, parse_shard, plan, spared
 from portmatrix.types import CellId
 
 names = st.sampled_from(["a", "b", "c", "d-1", "e.2"])
@@ -221,3 +222,66 @@ def test_named_cells_are_found_in_their_usual_order(axes: Axes, data: st.DataObj
     found, strange = exactly(axes, [], wanted)
     assert [str(cell) for cell in found.cells] == [cell for cell in every if cell in wanted]
     assert not strange
+
+
+# --- The pairwise choice --------------------------------------------------------------------------------------------
+
+#: One exporter with three variants of its path, on two targets; two runtimes, one of which is no part of a choice.
+VARIED = Axes(
+    models=("mlp", "lstm"),
+    paths={"torch": {"onnx": "onnx", "onnx+fp16": "onnx", "onnx+int8": "onnx", "onnx+opset9": "onnx"}},
+    runtimes={"onnxruntime": frozenset({"onnx"}), "iree": frozenset({"onnx"})},
+    targets=("linux-x86_64", "macos-arm64"),
+    pairwise=("*/*/*+*/*/*", "*/*/*/iree/*"),
+    traits={
+        ("torch", path): ("torch/onnx", "static", opset, precision)
+        for path, opset, precision in [
+            ("onnx", "default", "fp32"),
+            ("onnx+fp16", "default", "fp16"),
+            ("onnx+int8", "default", "int8"),
+            ("onnx+opset9", "oldest", "fp32"),
+        ]
+    },
+)
+
+
+def met(found: list[CellId]) -> set[object]:
+    points = [(*VARIED.traits[cell.framework, cell.path], cell.model, cell.runtime) for cell in found]
+    return {pair for point in points for pair in pairs_of(point)}
+
+
+def chosen(*take: str, full: bool = False) -> list[CellId]:
+    return plan(VARIED, [], Selection(take, full=full)).cells
+
+
+def test_the_choice_leaves_cells_out_and_no_pair() -> None:
+    everything, some = chosen(full=True), chosen()
+    assert everything == list(cells_of(VARIED))
+    assert len(some) < len(everything)
+    for target in VARIED.targets:
+        on_target = [cell for cell in some if cell.target == target]
+        assert met(on_target) == met([cell for cell in everything if cell.target == target])
+    assert sorted(belonging(VARIED)) == sorted(some)
+
+
+def test_what_is_no_part_of_the_choice_is_all_there() -> None:
+    assert {cell for cell in chosen(full=True) if cell.path == "onnx" and cell.runtime == "onnxruntime"} <= set(
+        chosen()
+    )
+
+
+def test_a_selection_does_not_change_the_choice() -> None:
+    assert chosen("*/lstm/*") == [cell for cell in chosen() if cell.model == "lstm"]
+
+
+def test_a_glob_that_names_path_runtime_and_target_asks_for_what_was_not_chosen() -> None:
+    asked = chosen("*/*/onnx+{fp16,int8}/iree/linux-x86_64")
+    assert len(asked) == 4
+    # A target alone asks for what is beyond its scope, and for no more of what a choice was made of.
+    assert len(chosen("*/linux-x86_64")) == len(chosen()) / 2
+
+
+def test_nothing_but_cells_that_were_not_chosen_says_how_to_take_them() -> None:
+    left_out = CellId.parse(min(spared(VARIED)))
+    with pytest.raises(NothingSelected, match=r"left out by the pairwise choice, such as .*add --full"):
+        chosen(str(left_out._replace(target=f"?{left_out.target[1:]}")))

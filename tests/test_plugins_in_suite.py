@@ -15,6 +15,7 @@ from portmatrix.plugins import EnvironmentSpec, load_file
 
 ROOT = Path(__file__).parents[1]
 KINDS = {"exporters": "exporter", "runtimes": "runtime", "targets": "target", "data": "data"}
+KINDS |= {"precisions": "precision"}
 FILES = [file for folder in KINDS for file in sorted((ROOT / folder).glob("*.py"))]
 each_file = pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}/{file.stem}" for file in FILES])
 
@@ -24,10 +25,11 @@ def test_there_are_plugins_of_every_kind() -> None:
 
 
 def test_none_is_broken() -> None:
-    exporters, runtimes, targets, data, broken, kinds = suite.load(ROOT).plugins
+    exporters, runtimes, targets, data, broken, kinds, reducers = suite.load(ROOT).plugins
     assert broken == ()
     found = {item.file for item in exporters.values()} | {item.file for item in runtimes.values()}
     found |= {item.file for item in targets.values()} | {item.file for item in data.values()}
+    found |= {item.file for item in reducers.values()}
     assert found | {ROOT / "targets" / f"{name}.py" for name in kinds} == set(FILES)
 
 
@@ -60,7 +62,9 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 def _environments() -> Iterator[tuple[str, EnvironmentSpec, bool]]:
     """Yield every plug-in's environment, and whether its worker is a program."""
     plugins = suite.load(ROOT).plugins
-    yield from ((f"exporters/{name}", item.environment, False) for name, item in plugins.exporters.items())
+    for name, exporter in plugins.exporters.items():
+        yield from ((f"exporters/{name} {key}".strip(), item, False) for key, item in exporter.environments.items())
+    yield from ((f"precisions/{name}", item.environment, False) for name, item in plugins.reducers.items())
     for name, item in plugins.runtimes.items():
         yield f"runtimes/{name}", item.environment, item.program is not None
 

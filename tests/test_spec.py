@@ -684,4 +684,11 @@ def test_the_schema_is_json_and_describes_every_key() -> None:
     assert list(schema["properties"]) == list(MatrixSpec.model_fields)
     assert schema["required"] == ["version", "models"]
     assert schema["additionalProperties"] is False
-    assert set(schema["$defs"]["Expectation"]["properties"]) == {"cells", "stage", "reason", "link", "outcome"}
+    assert set(schema["$defs"]["Expectation"]["properties"]) == {
+        "cells",
+        "stage",
+        "reason",
+        "link",
+        "finding",
+        "outcome",
+    }

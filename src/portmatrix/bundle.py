@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from portmatrix.errors import StoreError
-from portmatrix.types import Batch, Frozen, PathKind, TensorSpec
+from portmatrix.types import Batch, Frozen, PathKind, Precision, TensorSpec
 
 MANIFEST = "manifest.json"
 #: No member of an archive may be larger (bytes), nor may there be more members: a bundle is no place for a bomb.
@@ -33,6 +33,18 @@ class SampleSet(Frozen):
     calls: int = Field(ge=1)
     inputs: dict[str, str]
     outputs: dict[str, str]
+
+
+class HeldOut(Frozen):
+    """All rows of the data set that nothing was trained on, and their labels, by which integer artifacts are judged.
+
+    Each file of ``inputs`` holds one tensor, stacked as those of a sample set are; ``labels`` those of all rows.
+    """
+
+    batch: int = Field(ge=1)
+    calls: int = Field(ge=1)
+    inputs: dict[str, str]
+    labels: str
 
 
 class Signature(Frozen):
@@ -55,7 +67,10 @@ class Provenance(Frozen):
 
 
 class Manifest(Frozen):
-    """Everything about a bundle but its bytes. ``files`` maps each file below the bundle to its SHA-256."""
+    """Everything about a bundle but its bytes. ``files`` maps each file below the bundle to its SHA-256.
+
+    ``held_out`` is there where the artifact is judged by its accuracy.
+    """
 
     schema_version: Literal[1] = 1
     framework: str
@@ -76,6 +91,8 @@ class Manifest(Frozen):
     facts: dict[str, str | int | float | bool]
     seconds: dict[str, float]
     provenance: Provenance | None = None
+    precision: Precision = Precision.FP32
+    held_out: HeldOut | None = None
 
     @property
     def tried(self) -> tuple[SampleSet, ...]:
@@ -91,6 +108,11 @@ class Manifest(Frozen):
     def digest(self) -> str:
         """The content digest: SHA-256 of what the bundle *is* (not of when, how fast or from which recipe)."""
         content = self.model_dump(mode="json", exclude={"seconds", "recipe"})
+        # What bundles of single precision lack says nothing of them: digests are older than these fields.
+        if self.precision is Precision.FP32:
+            del content["precision"]
+        if self.held_out is None:
+            del content["held_out"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -144,6 +166,8 @@ def verify(folder: Path, digest: str) -> Manifest:
 def _names_are_held(manifest: Manifest, digest: str) -> None:
     """Raise ``StoreError`` where the manifest sends a reader to a file that is not the bundle's own."""
     samples = [file for item in manifest.sets for file in (*item.inputs.values(), *item.outputs.values())]
+    if manifest.held_out is not None:
+        samples += [*manifest.held_out.inputs.values(), manifest.held_out.labels]
     strange = [name for name in samples if name not in manifest.files]
     entry = f"artifact/{manifest.entry}"
     if not any(name == entry or name.startswith(f"{entry}/") for name in manifest.files):

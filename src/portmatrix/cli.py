@@ -120,6 +120,9 @@ JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many w
 ReachOption = Annotated[
     Reach | None, typer.Option("--reach", help="Reach targets in this way only; else in the best that there is.")
 ]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Take all cells that `pairwise` in matrix.yaml makes a choice of.")
+]
 FilesArgument = Annotated[list[Path], typer.Argument(help="Records (JSON lines), in any order.")]
 PlannedOption = Annotated[
     Path | None, typer.Option("--planned", help="A plan of jobs, as `plan --format github --output` writes it.")
@@ -143,8 +146,10 @@ def _store(named: Path | None) -> Store:
     return Store(named or default_root())
 
 
-def _selection(globs: Sequence[str] | None, skip: Sequence[str] | None, shard: str = "1/1") -> Selection:
-    return Selection(tuple(globs or ()), tuple(skip or ()), planning.parse_shard(shard))
+def _selection(
+    globs: Sequence[str] | None, skip: Sequence[str] | None, shard: str = "1/1", *, full: bool = False
+) -> Selection:
+    return Selection(tuple(globs or ()), tuple(skip or ()), planning.parse_shard(shard), full)
 
 
 def _plan(suite: Suite, selection: Selection, *, allow_empty: bool = False) -> Plan:
@@ -228,6 +233,7 @@ def plan(
     ] = None,
     skip: SkipOption = None,
     shard: ShardOption = "1/1",
+    full: FullOption = False,
     since: Annotated[
         str | None,
         typer.Option("--since", envvar="PORTMATRIX_SINCE", help="Only what files changed since a git revision affect."),
@@ -250,7 +256,7 @@ def plan(
 ) -> None:
     """Show which cells would be run, and which would not, and why; or part them into jobs."""
     loaded = _suite(suite, reach)
-    selection = _selection(globs, skip, shard)
+    selection = _selection(globs, skip, shard, full=full)
     touched = _touched(loaded, since, changed)
     if form is Format.GITHUB:
         _plan_jobs(loaded, selection, touched, output, summary_file)
@@ -374,6 +380,7 @@ def export(
     globs: GlobsArgument = None,
     skip: SkipOption = None,
     shard: ShardOption = "1/1",
+    full: FullOption = False,
     jobs: JobsOption = JOBS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train and export again even if nothing has changed.")] = False,
     archive: Annotated[Path | None, typer.Option("--archive", help="Write each bundle as a tar file there.")] = None,
@@ -387,7 +394,7 @@ def export(
     loaded = _suite(suite)
     kept = _store(store)
     name = _run_name()
-    planned, _strange = _chosen(loaded, _selection(globs, skip, shard), planned_file, job)
+    planned, _strange = _chosen(loaded, _selection(globs, skip, shard, full=full), planned_file, job)
     listener = Lines(console, len(planned.cells))
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
         options = Options(name, jobs, fresh=fresh, archived=archived)
@@ -432,6 +439,7 @@ def run(
     globs: GlobsArgument = None,
     skip: SkipOption = None,
     shard: ShardOption = "1/1",
+    full: FullOption = False,
     jobs: JobsOption = JOBS,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Records file (results/records.jsonl).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what the records file has and go on.")] = False,
@@ -454,7 +462,7 @@ def run(
     """Train, export, run, compare and rate the selected cells (all of them unless globs say otherwise)."""
     loaded = _suite(suite, reach)
     kept = _store(store)
-    selection = _selection(globs, skip, shard)
+    selection = _selection(globs, skip, shard, full=full)
     planned, strange = _chosen(loaded, selection, planned_file, job, allow_empty=allow_empty)
     file = output or _default_output(loaded)
     name = _run_name()
@@ -959,7 +967,10 @@ def doctor(suite: SuiteOption = None, store: StoreOption = None) -> None:
     console.print(table)
     table = Table("environment", "state", "what to do", title="environments")
     for name, exporter in loaded.plugins.exporters.items():
-        table.add_row(f"exporter {name}", *_environment_state(kept, exporter.environment))
+        for label, environment in exporter.environments.items():
+            table.add_row(f"exporter {name} {label}".rstrip(), *_environment_state(kept, environment))
+    for name, reducer in loaded.plugins.reducers.items():
+        table.add_row(f"precision {name}", *_environment_state(kept, reducer.environment))
     for name, runtime in loaded.plugins.runtimes.items():
         if runtime.program is None:
             state = _environment_state(kept, runtime.environment)

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portmatrix.types import Comparison, Outcome, Tolerance
+from portmatrix.types import Comparison, HeldOutAccuracy, Outcome, Tolerance
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -108,6 +108,39 @@ def verdict(comparisons: Sequence[Comparison]) -> tuple[Outcome, str]:
     if degraded:
         return Outcome.DEGRADED, f"passed the loose tolerance only: {_list(degraded)}"
     return Outcome.PASS, ""
+
+
+def set_beside(comparison: Comparison) -> Comparison:
+    """Return the comparison of an artifact that is judged by its accuracy: no difference of finite values fails it."""
+    if comparison.verdict == "strict" or comparison.needed is None:
+        return comparison
+    why = f"{comparison.why}; not judged by this but by the held-out accuracy"
+    return comparison.model_copy(update={"verdict": "loose", "why": why})
+
+
+def held_out_accuracy(output: Array, labels: Array) -> float:
+    """Return the share of rows that are right in every position, as the worker finds it of the framework itself.
+
+    ``output`` is stacked, calls x batch x its own axes: its argmax over the last axis answers where it is floating
+    point, its own values where it is of integers. A row of another shape than its label is wrong.
+    """
+    answer = output.argmax(axis=-1) if output.dtype.kind == "f" else output
+    if answer.size != labels.size or len(labels) == 0:
+        return 0.0
+    right = answer.reshape(labels.shape) == labels
+    return float(right.reshape(len(labels), -1).all(axis=1).mean())
+
+
+def judged_by_accuracy(found: HeldOutAccuracy) -> tuple[Outcome, str]:
+    """Return outcome and reason of an artifact that is judged by its accuracy."""
+    # Shares of whole rows: what is lost is compared as such, so that 0.02 allows two rows of a hundred.
+    lost = round((found.framework - found.accuracy) * found.rows)
+    if lost <= found.allowed * found.rows + 1e-9:
+        return Outcome.PASS, ""
+    return Outcome.FAIL, (
+        f"held-out accuracy is {found.accuracy:.4g}, the framework's own {found.framework:.4g}: of {found.rows} rows"
+        f" {lost} more are wrong, at most {found.allowed * found.rows:.3g} may be"
+    )
 
 
 def _list(comparisons: Sequence[Comparison]) -> str:

@@ -1,4 +1,6 @@
-"""From one bundle to another by one of our own converters, which work in a process of the engine's own interpreter."""
+"""From one bundle to another: by one of our own converters, which work in a process of the engine's own interpreter, or
+by a precision plug-in, which works in its own environment.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from portmatrix.bundle import Manifest, Signature
+from portmatrix.bundle import HeldOut, Manifest, Signature
 from portmatrix.errors import DiskFull
-from portmatrix.export import Bundle, Recipe
+from portmatrix.export import Bundle, Recipe, held_out_wanted, request_of_data
+from portmatrix.plugins import Reducer
 from portmatrix.store import Store, digest_of
 from portmatrix.types import Batch, Stage, TensorSpec
 from portmatrix.workers import Failure, Launch, Lease, Limits, in_python
@@ -20,6 +23,16 @@ from portmatrix.workers import Failure, Launch, Lease, Limits, in_python
 _MODULE = "portmatrix.converters"
 _ENTRY = "model.onnx"
 _PACKAGES = ("onnx", "numpy", "protobuf")
+
+
+class Reduction(NamedTuple):
+    """How an artifact is reduced in precision: by whom, in the environment of which key, with how many training rows
+    to calibrate on.
+    """
+
+    reducer: Reducer
+    environment: str
+    rows: int
 
 
 def launch() -> Launch:
@@ -37,26 +50,42 @@ def converter_digest(name: str) -> str:
     return digest_of([hashlib.sha256(content).hexdigest(), versions])
 
 
-def key_of(recipe: Recipe, source: Bundle) -> str:
-    """Return the recipe digest of a converted bundle: what it is made from, and what makes it."""
+def key_of(recipe: Recipe, source: Bundle, reduction: Reduction | None = None) -> str:
+    """Return the recipe digest of a converted or reduced bundle: what it is made from, and what makes it."""
     way = recipe.way
-    made_from = [source.digest, converter_digest(way.converter), way.model_dump(mode="json"), list(recipe.batches)]
-    return digest_of(["conversion", recipe.path, *made_from])
+    made_from = [source.digest, way.model_dump(mode="json"), list(recipe.batches)]
+    if reduction is None:
+        return digest_of(["conversion", recipe.path, converter_digest(way.converter), *made_from])
+    reads = [recipe.reads.view, recipe.reads.target, recipe.data.digest if recipe.data else None, reduction.rows]
+    by = [reduction.reducer.digest, reduction.environment, reduction.reducer.environment.env]
+    return digest_of(["reduction", recipe.path, *made_from, *reads, *by])
 
 
-def convert(lease: Lease, recipe: Recipe, source: Bundle, store: Store, limits: Limits) -> Bundle | Failure:
-    """Convert the artifact of ``source`` as ``recipe`` says and put the bundle into the store.
+def convert(
+    lease: Lease,
+    recipe: Recipe,
+    source: Bundle,
+    store: Store,
+    limits: Limits,
+    reduction: Reduction | None = None,
+) -> Bundle | Failure:
+    """Convert or reduce the artifact of ``source`` as ``recipe`` says and put the bundle into the store.
 
-    Returns why it failed instead, if it did: what the converter cannot convert is the model's fault, at EXPORT.
+    Returns why it failed instead, if it did: what cannot be converted is the model's fault, at EXPORT.
     """
     try:
         with store.scratch("convert") as scratch:
             folder = scratch / "bundle"
             (folder / "artifact").mkdir(parents=True)
-            answer = lease.ask(_request(recipe, source, store, folder), limits)
+            if reduction is None:
+                request = _request(recipe, source, store, folder)
+            else:
+                request = _reduction_request(lease, recipe, source, store, folder, reduction)
+            answer = lease.ask(request, limits)
             if isinstance(answer, Failure):
                 return answer
-            manifest = _manifest(recipe, source, answer, lease.environment)
+            lease.bring(folder)
+            manifest = _manifest(recipe, source, answer, key_of(recipe, source, reduction), lease.environment)
             _copy_samples(store.bundle_folder(source.digest), folder, manifest)
             return Bundle(*store.put_bundle(folder, manifest))
     except DiskFull as error:
@@ -79,20 +108,42 @@ def _request(recipe: Recipe, source: Bundle, store: Store, folder: Path) -> dict
     }
 
 
-def _manifest(recipe: Recipe, source: Bundle, answer: dict[str, Any], environment: dict[str, str]) -> Manifest:
+def _reduction_request(
+    lease: Lease, recipe: Recipe, source: Bundle, store: Store, folder: Path, reduction: Reduction
+) -> dict[str, Any]:
+    bundle = lease.there(store.bundle_folder(source.digest))
+    return {
+        "op": "reduce",
+        "file": lease.there(reduction.reducer.file),
+        "artifact": f"{bundle}/artifact/{source.manifest.entry}",
+        "precision": recipe.way.precision.value,
+        "data": request_of_data(recipe),
+        "rows": reduction.rows,
+        "held_out": held_out_wanted(recipe),
+        "folder": lease.there(folder),
+    }
+
+
+def _manifest(
+    recipe: Recipe, source: Bundle, answer: dict[str, Any], key: str, environment: dict[str, str]
+) -> Manifest:
     given = source.manifest
-    converted = {f"{name} (conversion)": environment[name] for name in _PACKAGES if name in environment}
+    what = "reduction" if recipe.way.reducer else "conversion"
+    names = [name for name in environment if name not in ("python", "platform", "byteorder")]
+    converted = {f"{name} ({what})": environment[name] for name in names}
     return given.model_copy(
         update={
             "path": recipe.path,
             "kind": recipe.way.kind,
             "format": recipe.way.format,
             "batch": recipe.way.batch,
-            "entry": _ENTRY,
+            "entry": answer.get("entry", _ENTRY),
+            "precision": recipe.way.precision,
+            "held_out": HeldOut.model_validate(answer["held_out"]) if answer.get("held_out") else None,
             "signature": _signature(recipe, given),
             "sets": tuple(item for item in given.sets if item.batch in recipe.batches),
             "files": {},
-            "recipe": key_of(recipe, source),
+            "recipe": key,
             "environment": {**given.environment, **converted},
             "facts": {**given.facts, **answer["facts"]},
             "seconds": {**given.seconds, **answer["seconds"]},

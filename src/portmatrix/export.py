@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from portmatrix.bundle import Manifest, SampleSet, Signature
+from portmatrix.bundle import HeldOut, Manifest, SampleSet, Signature
 from portmatrix.errors import DiskFull
 from portmatrix.plugins import DataSet, Exporter, PathSpec
 from portmatrix.spec import BundleSpec, ModelSpec
@@ -51,8 +51,10 @@ class Recipe(NamedTuple):
 
     @property
     def source(self) -> Recipe | None:
-        """The recipe whose artifact is converted into this one's, or None if this one is exported."""
-        return self._replace(path=self.way.source) if self.way.converter else None
+        """The recipe whose artifact is converted or reduced to this one's, or None if this one is exported."""
+        if not (self.way.converter or self.way.reducer):
+            return None
+        return self._replace(path=self.way.source, exporter=self.exporter.of(self.way.source))
 
     @property
     def which(self) -> tuple[str, str, str]:
@@ -70,7 +72,7 @@ class Recipe(NamedTuple):
             "environment": environment,
             "variables": self.exporter.environment.env,
             "model": self.model,
-            "reads": self.reads.model_dump(mode="json", exclude={"tolerance"}),
+            "reads": self.reads.model_dump(mode="json", exclude={"tolerance", "depth"}),
             "path": self.path,
             "data": self.data.digest if self.data else None,
             "bundle": self.bundle.model_dump(mode="json"),
@@ -118,19 +120,30 @@ def export(lease: Lease, recipe: Recipe, digest: str, place: str, store: Store, 
         return Failure(Stage.EXPORT, f"the bundle could not be fetched from the worker: {error}", "harness")
 
 
+def request_of_data(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what a worker must know to load the recipe's data set, or None if its model reads none."""
+    if recipe.data is None:
+        return None
+    return {
+        "file": str(recipe.data.file),
+        "view": recipe.reads.view,
+        "target": recipe.reads.target,
+        "layout": recipe.exporter.layout,
+    }
+
+
+def held_out_wanted(recipe: Recipe) -> int | None:
+    """Return the batch size of the held-out rows that the bundle is judged by, 0 for all in one; None for none."""
+    if recipe.data is None or not recipe.way.precision.is_integer:
+        return None
+    return recipe.bundle.static_batch if recipe.way.batch is Batch.STATIC else 0
+
+
 def _training(recipe: Recipe) -> dict[str, Any]:
-    data = None
-    if recipe.data is not None:
-        data = {
-            "file": str(recipe.data.file),
-            "view": recipe.reads.view,
-            "target": recipe.reads.target,
-            "layout": recipe.exporter.layout,
-        }
     return {
         "file": str(recipe.exporter.file),
         "model": recipe.model,
-        "data": data,
+        "data": request_of_data(recipe),
         "seed": recipe.bundle.seed,
         "accuracy": recipe.reads.accuracy,
     }
@@ -144,6 +157,7 @@ def _request(recipe: Recipe, folder: str) -> dict[str, Any]:
         "rows": recipe.bundle.rows,
         "batch": recipe.way.batch.value,
         "batches": list(recipe.batches),
+        "held_out": held_out_wanted(recipe),
         "folder": folder,
     }
 
@@ -158,6 +172,8 @@ def _manifest(
         kind=recipe.way.kind,
         format=recipe.way.format,
         batch=recipe.way.batch,
+        precision=recipe.way.precision,
+        held_out=HeldOut.model_validate(answer["held_out"]) if answer.get("held_out") else None,
         entry=answer["entry"],
         signature=Signature.model_validate(answer["signature"]),
         sets=tuple(SampleSet.model_validate(item) for item in answer["sets"]),

@@ -154,23 +154,31 @@ def _export_job(suite: Suite, framework: str, cells: Iterable[Sequence[CellId]])
     return ExportJob(
         name=framework,
         runner=home.runner,
-        python=_python_lines([spec]),
+        python=_python_lines([*exporter.environments.values(), *_reducing(suite, exporter)]),
         container="" if _hosted(spec) else spec.container,
         recipes=_recipes(suite, exporter),
         bundles=len(bundles),
     )
 
 
+def _reducing(suite: Suite, exporter: Exporter) -> list[EnvironmentSpec]:
+    """Return the environments in which paths of a framework are reduced in precision."""
+    names = {path.reducer for path in exporter.paths.values() if path.reducer}
+    return [suite.plugins.reducers[name].environment for name in sorted(names)]
+
+
 def _recipes(suite: Suite, exporter: Exporter) -> str:
     """Return a digest of all that the bundles of a framework are made from, as far as the suite says it."""
-    environment = digest_of(exporter.environment.model_dump(mode="json"))
+    environments = {name: digest_of(spec.model_dump(mode="json")) for name, spec in exporter.environments.items()}
     dockerfile = exporter.environment.dockerfile
     image = digest_of(dockerfile.read_text(encoding="utf-8")) if dockerfile else ""
     data = suite.plugins.data
     digests = [
-        Recipe(exporter, model, path, reads, data.get(reads.data or ""), suite.spec.bundle).digest(environment)
+        Recipe(exporter.of(path), model, path, reads, data.get(reads.data or ""), suite.spec.bundle).digest(
+            environments[way.environment]
+        )
         for model, reads in suite.spec.models.items()
-        for path in exporter.paths
+        for path, way in exporter.paths.items()
     ]
     return digest_of([__version__, image, digests])[:32]
 
@@ -260,38 +268,50 @@ def uses_of(suite: Suite, repository: Path) -> Uses:
     if not suite.root.is_relative_to(repository):
         raise UserError(f"the suite {suite.root} is not in the checkout {repository}: what has changed cannot be told")
     files: dict[str, list[str]] = {}
-
-    def note(file: Path | None, globs: Iterable[str]) -> None:
+    for file, globs in _rests_on(suite):
         if file is not None and file.is_relative_to(repository):
             files.setdefault(file.relative_to(repository).as_posix(), []).extend(globs)
-
-    plugins = suite.plugins
-    for exporter in plugins.exporters.values():
-        note(exporter.file, [f"{exporter.name}/*/*/*/*"])
-        note(exporter.environment.dockerfile, [f"{exporter.name}/*/*/*/*"])
-    for runtime in plugins.runtimes.values():
-        globs = [f"*/*/*/{runtime.name}/*", *_judged(suite, runtime)]
-        for file in (runtime.file, runtime.program, runtime.environment.dockerfile):
-            note(file, globs)
-    # What makes the images that other targets' workers run in, ``run.Dockerfile``, is left to matter to everything.
-    for target in plugins.targets.values():
-        note(target.file, [f"*/*/*/*/{target.name}"])
-    for data in plugins.data.values():
-        readers = [f"*/{model}/*/*/*" for model, reads in suite.spec.models.items() if reads.data == data.name]
-        for file in (data.file, *data.files):
-            note(file, readers)
     inside = PurePosixPath(suite.root.relative_to(repository).as_posix())
     return Uses(
         files=files,
         folder="" if inside == PurePosixPath() else str(inside),
         archive=str(inside / "archive"),
         derived={
-            (exporter.name, source): [path for path, item in exporter.paths.items() if item.source == source]
-            for exporter in plugins.exporters.values()
+            (exporter.name, source): list(_made_of(exporter, source))
+            for exporter in suite.plugins.exporters.values()
             for source in exporter.paths
         },
         elsewhere=frozenset(_elsewhere(suite.root, repository)),
     )
+
+
+def _rests_on(suite: Suite) -> Iterator[tuple[Path | None, Sequence[str]]]:
+    """Yield each file of a plug-in, where it has one, with globs over the cells that rest on it."""
+    plugins = suite.plugins
+    for exporter in plugins.exporters.values():
+        for file in (exporter.file, *(environment.dockerfile for environment in exporter.environments.values())):
+            yield file, [f"{exporter.name}/*/*/*/*"]
+    for reducer in plugins.reducers.values():
+        yield reducer.file, [f"*/*/*+{precision.value}/*/*" for precision in reducer.precisions]
+    for runtime in plugins.runtimes.values():
+        globs = [f"*/*/*/{runtime.name}/*", *_judged(suite, runtime)]
+        for file in (runtime.file, runtime.program, runtime.environment.dockerfile):
+            yield file, globs
+    # What makes the images that other targets' workers run in, ``run.Dockerfile``, is left to matter to everything.
+    for target in plugins.targets.values():
+        yield target.file, [f"*/*/*/*/{target.name}"]
+    for data in plugins.data.values():
+        readers = [f"*/{model}/*/*/*" for model, reads in suite.spec.models.items() if reads.data == data.name]
+        for file in (data.file, *data.files):
+            yield file, readers
+
+
+def _made_of(exporter: Exporter, source: str) -> Iterator[str]:
+    """Yield the paths whose artifacts are made of that of ``source``, and those made of them in turn."""
+    for path, declared in exporter.paths.items():
+        if declared.source == source:
+            yield path
+            yield from _made_of(exporter, path)
 
 
 def _judged(suite: Suite, runtime: Runtime) -> Iterator[str]:

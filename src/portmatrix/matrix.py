@@ -22,7 +22,7 @@ from portmatrix.parcels import NotMade
 from portmatrix.places import Announce, Wanted, wanted_of
 from portmatrix.places.choice import STATIC, place_of
 from portmatrix.plan import Plan
-from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Runtime, Target, Way
+from portmatrix.plugins import Arrays, EnvironmentSpec, Exporter, Reducer, Runtime, Target, Way
 from portmatrix.pool import Behind, Pool, Take
 from portmatrix.recording import Recorder, now
 from portmatrix.store import Store, bytes_below, digest_of
@@ -70,16 +70,18 @@ class _Step(IntEnum):
 
     EXPORT = 0
     CONVERT = 1
-    RUN = 2
-    JUDGE = 3
+    REDUCE = 2
+    RUN = 3
+    JUDGE = 4
 
 
 class _Place(NamedTuple):
-    """The key of the pool: what for, and whose worker it is."""
+    """The key of the pool: what for, whose worker it is, and in which of an exporter's environments."""
 
     step: _Step
     plugin: str
     target: str
+    environment: str = ""
 
 
 class _Export(NamedTuple):
@@ -241,37 +243,45 @@ class MatrixRun:
             if isinstance(recipe, str):
                 self._fail((framework, model, path), Failure(Stage.PLAN, recipe, "harness"))
                 continue
-            given = self._given is not None and recipe.which in self._given
-            source = None if given else recipe.source
-            if source is not None:
-                self._derived.setdefault(source.which, []).append(recipe)
-            start = source or recipe
-            found[start.which] = start
+            # Up the way on which it is made, to what is exported, or given.
+            while (source := recipe.source) is not None and not (self._given and recipe.which in self._given):
+                derived = self._derived.setdefault(source.which, [])
+                if recipe not in derived:
+                    derived.append(recipe)
+                recipe = source
+            found[recipe.which] = recipe
         return list(found.values())
 
     def _add_exports(self, recipes: Iterable[Recipe]) -> None:
-        by_model: dict[tuple[str, str], list[Recipe]] = {}
+        by_model: dict[tuple[str, str, str], list[Recipe]] = {}
         for recipe in recipes:
-            by_model.setdefault((recipe.exporter.name, recipe.model), []).append(recipe)
-        for (framework, _model), together in by_model.items():
-            self._pool.add(_Place(_Step.EXPORT, framework, self._here), _Export(tuple(together)))
+            by_model.setdefault((recipe.exporter.name, recipe.way.environment, recipe.model), []).append(recipe)
+        for (framework, environment, _model), together in by_model.items():
+            place = _Place(_Step.EXPORT, framework, self._here, environment)
+            self._pool.add(place, _Export(tuple(together)))
 
     def _take_given(self, recipe: Recipe, given: Mapping[Made, Bundle | NotMade]) -> None:
         made = given.get(recipe.which)
         if isinstance(made, NotMade):
-            for which in (recipe.which, *(item.which for item in self._derived.pop(recipe.which, []))):
-                self._fail(which, made.failure, archived=made.archived, elsewhere=True)
+            for item in self._with_derived(recipe):
+                self._fail(item.which, made.failure, archived=made.archived, elsewhere=True)
             return
         if made is not None:
             self._exported(recipe, made)
             return
-        for which in (recipe.which, *(item.which for item in self._derived.pop(recipe.which, []))):
-            for cell in self._waiting.pop(which, []):
+        for item in self._with_derived(recipe):
+            for cell in self._waiting.pop(item.which, []):
                 self._emit(self._recorder.record(cell, Outcome.NOT_RUN, Stage.EXPORT, "no bundle of it was given"))
+
+    def _with_derived(self, recipe: Recipe) -> Iterator[Recipe]:
+        """Yield a recipe and all that was to be made of what it comes to, which from now on nobody waits for."""
+        yield recipe
+        for derived in self._derived.pop(recipe.which, []):
+            yield from self._with_derived(derived)
 
     def recipe(self, framework: str, model: str, path: str) -> Recipe | str:
         """Return the recipe of a bundle, or what keeps it from being one."""
-        exporter = self._suite.plugins.exporters[framework]
+        exporter = self._suite.plugins.exporters[framework].of(path)
         reads = self._suite.spec.models[model]
         data = self._suite.plugins.data.get(reads.data) if reads.data else None
         if reads.data and data is None:
@@ -308,25 +318,47 @@ class MatrixRun:
 
     def _exported(self, recipe: Recipe, made: Bundle | Failure, *, archived: bool = False) -> None:
         """Send the cells of a recipe on their way, and what is converted from it: to be run, or recorded as failed."""
+        if isinstance(made, Failure):
+            digest = self._digest(recipe)
+            if self._made is not None:
+                self._note(recipe.which, made, archived=archived)
+            for item in self._with_derived(recipe):
+                self._fail(item.which, made, digest, archived=archived)
+            return
         if self._made is not None:
             self._note(recipe.which, made, archived=archived)
-        elif isinstance(made, Failure):
-            self._fail(recipe.which, made, self._digest(recipe), archived=archived)
         else:
             self._run_cells(recipe.which, made)
         for derived in self._derived.pop(recipe.which, []):
-            if isinstance(made, Failure):
-                self._fail(derived.which, made, self._digest(recipe), archived=archived)
-            else:
-                self._convert_later(derived, made)
+            self._convert_later(derived, made)
 
     def _convert_later(self, recipe: Recipe, source: Bundle) -> None:
-        key = conversion.key_of(recipe, source)
+        step, plugin = _Step.CONVERT, recipe.way.converter
+        if recipe.way.reducer:
+            step, plugin = _Step.REDUCE, recipe.way.reducer
+        try:
+            key = conversion.key_of(recipe, source, self._reduction(recipe))
+        except EnvironmentFailure as failure:
+            self._cannot(_Convert(recipe, source, ""), Outcome.NOT_RUN, str(failure), failure.log_tail)
+            return
         known = None if self._options.fresh else self._known(key)
         if known is None:
-            self._pool.add(_Place(_Step.CONVERT, recipe.way.converter, self._here), _Convert(recipe, source, key))
+            self._pool.add(_Place(step, plugin, self._here), _Convert(recipe, source, key))
         else:
             self._exported(recipe, known)
+
+    def _reduction(self, recipe: Recipe) -> conversion.Reduction | None:
+        """Return how a recipe's artifact is reduced in precision; None for one that is converted.
+
+        Raises ``EnvironmentFailure`` where this machine has no environment for that.
+        """
+        if not recipe.way.reducer:
+            return None
+        reducer = self._suite.plugins.reducers[recipe.way.reducer]
+        environment = environments.key_here(reducer.environment)
+        if environment is None:
+            raise EnvironmentFailure(f"no Python {reducer.environment.python} for precision {reducer.name} here")
+        return conversion.Reduction(reducer, environment, self._suite.spec.precision.calibration)
 
     def _archived(self, recipe: Recipe) -> Bundle | Failure | None:
         """Return what the archive has of a recipe: its bundle, why there is none, or nothing (that can be used)."""
@@ -376,12 +408,10 @@ class MatrixRun:
         if place.step is _Step.CONVERT:
             self._serve_conversions(place, take)
             return
-        plugin: Exporter | Runtime
-        plugins = self._suite.plugins
-        plugin = plugins.exporters[place.plugin] if place.step is _Step.EXPORT else self._runtime(place.plugin)
-        # Models are trained, and artifacts judged, on this machine itself, however its own target is reached.
-        at_home = place.step in (_Step.EXPORT, _Step.JUDGE)
-        wanted = self._wanted(plugin, None if at_home else plugins.targets.get(place.target))
+        plugin = self._plugin(place)
+        # Artifacts are made, and judged, on this machine itself, however its own target is reached.
+        at_home = place.step is not _Step.RUN
+        wanted = self._wanted(plugin, None if at_home else self._suite.plugins.targets.get(place.target))
         if wanted.way.reach is Reach.STATIC:
             self._serve_look_ups(wanted, plugin.file, take)
             return
@@ -400,7 +430,16 @@ class MatrixRun:
             while (job := take()) is not None:
                 self._cannot(job, outcome, reason, failure.log_tail)
 
-    def _wanted(self, plugin: Exporter | Runtime, target: Target | None) -> Wanted:
+    def _plugin(self, place: _Place) -> Exporter | Runtime | Reducer:
+        match place.step:
+            case _Step.EXPORT:
+                return self._suite.plugins.exporters[place.plugin].within(place.environment)
+            case _Step.REDUCE:
+                return self._suite.plugins.reducers[place.plugin]
+            case _:
+                return self._runtime(place.plugin)
+
+    def _wanted(self, plugin: Exporter | Runtime | Reducer, target: Target | None) -> Wanted:
         """Return what a worker of the plug-in on the target needs; without a target it is this machine."""
         if target is None or not isinstance(target.way, Way):
             return wanted_of(plugin, self._suite.host, Way(reach=Reach.NATIVE))
@@ -457,7 +496,8 @@ class MatrixRun:
 
     def _convert(self, lease: Lease, job: _Convert) -> None:
         self._listener.begins(f"{'/'.join(job.recipe.which)} (conversion)")
-        made = conversion.convert(lease, job.recipe, job.source, self._store, self._export_limits)
+        reduction = self._reduction(job.recipe)
+        made = conversion.convert(lease, job.recipe, job.source, self._store, self._export_limits, reduction)
         self._remember(job.key, made)
         self._exported(job.recipe, made)
 
@@ -486,7 +526,9 @@ class MatrixRun:
         return self._limits(usual, runtime.environment, self._way(target))
 
     @contextmanager
-    def _lease(self, plugin: Exporter | Runtime, wanted: Wanted, threads: int | None = None) -> Iterator[Lease]:
+    def _lease(
+        self, plugin: Exporter | Runtime | Reducer, wanted: Wanted, threads: int | None = None
+    ) -> Iterator[Lease]:
         """Yield a lease on a worker in the plug-in's environment, built if need be; raises ``EnvironmentFailure``."""
         spec, name = plugin.environment, plugin.name
         place = place_of(wanted.way)
@@ -530,10 +572,12 @@ class MatrixRun:
                 raise EnvironmentFailure(str(error)) from error
             yield folder
 
-    def _do(self, lease: Lease, behind: Behind, job: _Job, plugin: Exporter | Runtime) -> None:
+    def _do(self, lease: Lease, behind: Behind, job: _Job, plugin: Exporter | Runtime | Reducer) -> None:
         match job:
             case _Export():
                 self._export(lease, job)
+            case _Convert():
+                self._convert(lease, job)
             case _Run():
                 self._listener.begins(str(job.cell))
                 self._run(lease, behind, job, self._runtime(plugin.name))
@@ -551,10 +595,11 @@ class MatrixRun:
                     if kept is not None:
                         self._exported(recipe, kept, archived=True)
                         continue
-                    for item in (recipe, *self._derived.pop(recipe.which, [])):
+                    for item in self._with_derived(recipe):
                         self._not_made(item, outcome, reason, log_tail)
             case _Convert(recipe):
-                self._not_made(recipe, outcome, reason, log_tail)
+                for item in self._with_derived(recipe):
+                    self._not_made(item, outcome, reason, log_tail)
             case _Run(cell, bundle) | _LookUp(cell, bundle):
                 self._emit(self._recorder.record(cell, outcome, Stage.PREPARE, reason, log_tail, bundle))
             case _Judge(_, _, key, record):
@@ -576,6 +621,8 @@ class MatrixRun:
         first = job.recipes[0]
         limits = self._limits(self._export_limits, first.exporter.environment)
         name = f"{first.exporter.name}/{first.model}"
+        if first.way.environment:
+            name += f" in {first.way.environment}"
         with self._alone(f"model-{digest_of([name, self._digest(first)])[:16]}"):
             if self._cancelled:
                 return
@@ -650,8 +697,10 @@ class MatrixRun:
             start = time.perf_counter()
             reference = run.references(self._store, bundle.digest, bundle.manifest)
             comparisons = run.compare_outputs(bundle.manifest, reference, made.outputs, self._suite.spec)
+            allowed = self._suite.spec.precision.accuracy_drop
+            accuracy = run.accuracy_of(self._store, bundle.digest, bundle.manifest, made, allowed)
             made.seconds["COMPARE"] = made.seconds.get("COMPARE", 0.0) + time.perf_counter() - start
-            record = self._with(worker, self._recorder.compared(cell, bundle, made, comparisons))
+            record = self._with(worker, self._recorder.compared(cell, bundle, made, comparisons, accuracy))
             referee = self._referee(cell, bundle.manifest)
             if record.outcome is Outcome.FAIL and referee is not None:
                 judge = _Judge(cell, bundle, job.key, record, made.outputs)
@@ -668,7 +717,8 @@ class MatrixRun:
 
     def _referee(self, cell: CellId, manifest: Manifest) -> Runtime | None:
         """Return the runtime that decides who is to blame for this cell, if another than its own is there."""
-        if manifest.kind is not PathKind.ONNX:
+        # Of integers nothing is told by how far apart two outputs are.
+        if manifest.kind is not PathKind.ONNX or manifest.precision.is_integer:
             return None
         referee = self._suite.plugins.runtimes.get(self._suite.spec.referees.get(manifest.format, ""))
         return referee if referee is not None and referee.name != cell.runtime else None
@@ -714,6 +764,8 @@ def broken_records(suite: Suite, take: Globs | None, run_name: str) -> list[Reco
                 cells += [(CellId(UNKNOWN, UNKNOWN, UNKNOWN, item.name, target), item.why) for target in places]
             case "target":
                 cells.append((CellId(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, item.name), item.why))
+            case "precision":
+                cells.append((CellId(UNKNOWN, UNKNOWN, item.name, UNKNOWN, places[0]), item.why))
             case "data":
                 pass  # its models' cells exist and say so themselves
     return [

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from portmatrix.errors import NothingSelected, UserError, nearest
 from portmatrix.globs import Globs, expand
+from portmatrix.pairwise import covering
 from portmatrix.types import CellId
 
 
@@ -17,6 +18,9 @@ class Axes(NamedTuple):
     ``paths`` maps a framework to its paths and their formats; ``runtimes`` a runtime to the formats that it takes;
     ``takers`` are the pairs of runtime and target whose systems agree (None: all do). ``bounds`` are, for targets of
     which not everything belongs to the matrix, the globs over the cells that do.
+
+    Of the cells that a glob of ``pairwise`` matches only so many belong to the matrix that any two values of the axes
+    meet; ``traits`` says by framework and path what a path is on axes of its own (exporter, batch, opset, precision).
     """
 
     models: tuple[str, ...]
@@ -25,14 +29,20 @@ class Axes(NamedTuple):
     targets: tuple[str, ...]
     takers: Set[tuple[str, str]] | None = None
     bounds: Mapping[str, tuple[str, ...]] = {}
+    pairwise: tuple[str, ...] = ()
+    traits: Mapping[tuple[str, str], tuple[str, ...]] = {}
 
 
 class Selection(NamedTuple):
-    """What was asked for: globs over cell ids to take and to leave, and shard ``(number from 1, of how many)``."""
+    """What was asked for: globs over cell ids to take and to leave, and shard ``(number from 1, of how many)``.
+
+    ``full`` takes all cells that a pairwise choice would be made of.
+    """
 
     take: tuple[str, ...] = ()
     leave: tuple[str, ...] = ()
     shard: tuple[int, int] = (1, 1)
+    full: bool = False
 
 
 class LeftOut(NamedTuple):
@@ -67,12 +77,43 @@ def cells_of(axes: Axes) -> Iterator[CellId]:
 
 
 def belonging(axes: Axes) -> Iterator[CellId]:
-    """Yield every cell that belongs to the matrix: where a target has bounds, those within them."""
+    """Yield every cell that belongs to the matrix: within the bounds of its target, and chosen where that is done."""
+    beyond = spared(axes)
+    return (cell for cell in _within(axes) if str(cell) not in beyond)
+
+
+def _within(axes: Axes) -> Iterator[CellId]:
+    """Yield every cell within the bounds of its target, or on a target that has none."""
     bounds = {target: Globs(globs) for target, globs in axes.bounds.items()}
     for cell in cells_of(axes):
         within = bounds.get(cell.target)
         if within is None or cell in within:
             yield cell
+
+
+def spared(axes: Axes) -> frozenset[str]:
+    """Return the ids of the cells that the pairwise choice leaves out, of all that are within the bounds.
+
+    It is made for each target by itself. What other cells of the target show already counts.
+    """
+    if not axes.pairwise:
+        return frozenset()
+    globs = Globs(axes.pairwise)
+    choice: dict[str, list[CellId]] = {}
+    others: dict[str, list[CellId]] = {}
+    for cell in _within(axes):
+        (choice if cell in globs else others).setdefault(cell.target, []).append(cell)
+    left: set[str] = set()
+    for target, cells in choice.items():
+        given = {_point(axes, cell) for cell in others.get(target, [])}
+        chosen = set(covering([_point(axes, cell) for cell in cells], given))
+        left.update(str(cell) for index, cell in enumerate(cells) if index not in chosen)
+    return frozenset(left)
+
+
+def _point(axes: Axes, cell: CellId) -> tuple[str, ...]:
+    usual = (f"{cell.framework}/{cell.path}",)
+    return (*axes.traits.get((cell.framework, cell.path), usual), cell.model, cell.runtime)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -89,7 +130,8 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     """Return the plan for a selection.
 
     ``exclusions`` are pairs of glob and reason. What lies beyond the bounds of a target is planned only where a glob
-    of the selection ends in the target's name: to name a target is to ask for all of it. Shards part the trained
+    of the selection ends in the target's name: to name a target is to ask for all of it. What was not chosen is planned
+    where a glob names its path, its runtime and its target. Shards part the trained
     models, not the cells, so that no two shards train the same one. Raises ``NothingSelected`` if no cell is left,
     naming what would have matched.
     """
@@ -97,8 +139,9 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     leave = Globs(selection.leave) if selection.leave else None
     excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
     bounds = {target: Globs(globs) for target, globs in axes.bounds.items()}
-    named = _naming(selection.take, axes.bounds)
-    globs = bool(take or leave or excluded or bounds)
+    named, exact = _naming(selection.take, axes.bounds), _naming_exactly(selection.take)
+    beyond = frozenset() if selection.full else spared(axes)
+    globs = bool(take or leave or excluded or bounds or beyond)
     number, count = selection.shard
     cells: list[CellId] = []
     left_out: list[LeftOut] = []
@@ -112,6 +155,8 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
             continue
         within = bounds.get(cell.target)
         if within is not None and not within.match(text) and not named[cell.target].match(text):
+            continue
+        if text in beyond and not exact.match(text):
             continue
         if cell[:2] != group:
             group = cell[:2]
@@ -155,6 +200,14 @@ def _naming(patterns: Sequence[str], targets: Iterable[str]) -> dict[str, Globs]
     return {target: Globs([glob for glob in single if glob.endswith(f"/{target}")]) for target in targets}
 
 
+def _naming_exactly(patterns: Sequence[str]) -> Globs:
+    """Return the globs that name path, runtime and target, and so ask for what the pairwise choice leaves out."""
+    single = (glob for pattern in patterns for glob in expand(pattern))
+    return Globs(
+        [glob for glob in single if glob.count("/") == 4 and not set("/".join(glob.split("/")[2:])) & set("*?[")]
+    )
+
+
 def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
     if groups:
         return f"shard {selection.shard[0]}/{selection.shard[1]} is empty: only {groups} trained models are selected"
@@ -162,12 +215,13 @@ def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
     if example is None:
         return "the suite has no cells: it needs at least one exporter, runtime and target that fit each other"
     asked = " ".join(selection.take) or "*"
-    if axes.bounds:
-        beyond = next(iter(_matched(axes._replace(bounds={}), selection)), None)
+    if axes.bounds or axes.pairwise:
+        beyond = next(iter(_matched(axes, selection)), None)
         if beyond is not None:
             return (
-                f"{asked!r} matches only cells beyond the scope of their targets, such as {beyond}; to take these, too,"
-                f" end the glob in the name of the target: '*/{beyond.target}'"
+                f"{asked!r} matches only cells that are beyond the scope of their targets, or left out by the pairwise"
+                f" choice, such as {beyond}; to take these, too, end the glob in the name of the target,"
+                f" '*/{beyond.target}', or add --full"
             )
     hint = _misspelt(axes, selection.take)
     return f"nothing matches {asked!r}{hint}; cell ids look like {example}; `portmatrix list cells` shows all of them"

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -24,10 +24,13 @@ from pydantic import Field, ValidationError, field_validator
 
 from portmatrix.errors import PluginError
 from portmatrix.spec import OptionSpec, TargetDefinition
-from portmatrix.types import Batch, Frozen, PathKind, PlatformSpec, Reach
+from portmatrix.types import Batch, Frozen, PathKind, PlatformSpec, Precision, Reach
 
 #: The names of our own converters: packages beside the engine's modules, which import them in a process of their own.
 CONVERTERS = tuple(sorted(item.parent.name for item in Path(__file__).with_name("converters").glob("*/__init__.py")))
+
+#: The sorts of plug-in.
+Sort = Literal["exporter", "runtime", "target", "data", "precision"]
 
 #: The operating systems that a runtime runs on unless it says otherwise: those on which a Python does.
 USUAL_SYSTEMS = frozenset({"linux", "macos", "windows"})
@@ -59,7 +62,9 @@ class ExporterModule(Protocol):
     """``exporters/FRAMEWORK.py``: builds, trains and exports the reference models of one framework.
 
     ``ENVIRONMENT`` and ``PATHS`` are read as ``EnvironmentSpec`` and ``PathSpec``; ``LAYOUT`` (optional,
-    ``channels-first`` unless given) is the order of axes in which the framework is at home. ``train`` raises
+    ``channels-first`` unless given) is the order of axes in which the framework is at home. ``ENVIRONMENTS`` (optional)
+    maps names to further environments, for paths whose requirements collide with the others': a path names its own,
+    and its models are trained there. ``train`` raises
     ``NotImplementedError`` with a reason for a model that the framework cannot express, ``export`` for a path that
     cannot express the model. ``export`` writes below ``folder`` and returns ``{"entry": file or folder name inside
     it, "facts": {name: plain value}}``; ``inputs`` is an example of the batch that the path asks for. A model that
@@ -74,6 +79,22 @@ class ExporterModule(Protocol):
     def predict(self, trained: Any, inputs: Arrays) -> Arrays: ...
 
     def export(self, trained: Any, path: str, inputs: Arrays, folder: str) -> Mapping[str, Any]: ...
+
+
+class PrecisionModule(Protocol):
+    """``precisions/FORMAT.py``: makes of an artifact in single precision one of a lower precision.
+
+    ``PRECISIONS`` are those that it can make, ``FORMATS`` the formats of the artifacts that it takes. ``reduce`` reads
+    the file ``artifact``, writes below ``folder`` and returns what an exporter's ``export`` does. ``rows`` are training
+    rows to calibrate on, by the reference names of the inputs; empty for a model that reads no data set. The inputs and
+    outputs of what is made stay as they are.
+    """
+
+    ENVIRONMENT: Mapping[str, Any]
+    FORMATS: Sequence[str]
+    PRECISIONS: Sequence[str]
+
+    def reduce(self, artifact: str, precision: str, rows: Arrays, folder: str) -> Mapping[str, Any]: ...
 
 
 class RuntimeModule(Protocol):
@@ -182,6 +203,9 @@ class PathSpec(Frozen):
     """One way out of a framework: its kind, the format of the artifact, and whether the batch is symbolic.
 
     A path with a ``converter`` is not exported: the artifact of the path ``source`` is converted by that converter.
+    ``reducer`` names the precision plug-in that makes the path's artifact of that of ``source``; no exporter gives it.
+    ``opset`` is the version of ONNX's operators that is asked for, where it is not the exporter's own choice.
+    ``environment`` is the exporter's environment in which the path is trained and exported.
     """
 
     kind: PathKind
@@ -189,6 +213,10 @@ class PathSpec(Frozen):
     batch: Batch
     converter: str = ""
     source: str = ""
+    reducer: str = ""
+    precision: Precision = Precision.FP32
+    opset: int | None = Field(default=None, ge=1)
+    environment: str = ""
 
 
 class Way(Frozen):
@@ -218,7 +246,11 @@ class NoWay(Frozen):
 
 
 class Exporter(NamedTuple):
-    """A loaded exporter: name, file, digest of its source, and its parsed declarations."""
+    """A loaded exporter: name, file, digest of its source, and its parsed declarations.
+
+    ``environments`` are all that it has, by name; ``environment`` is the usual one, whose name is empty, or the one
+    that the exporter was looked at ``within``.
+    """
 
     name: str
     file: Path
@@ -226,6 +258,26 @@ class Exporter(NamedTuple):
     environment: EnvironmentSpec
     paths: dict[str, PathSpec]
     layout: str
+    environments: Mapping[str, EnvironmentSpec] = {}
+
+    def within(self, environment: str) -> Exporter:
+        """Return the exporter as it is in the environment of that name."""
+        return self._replace(environment=self.environments.get(environment, self.environment))
+
+    def of(self, path: str) -> Exporter:
+        """Return the exporter as it is in the environment of one of its paths."""
+        return self.within(self.paths[path].environment)
+
+
+class Reducer(NamedTuple):
+    """A loaded precision plug-in: what artifacts it takes, and which precisions it makes of them."""
+
+    name: str
+    file: Path
+    digest: str
+    environment: EnvironmentSpec
+    formats: tuple[str, ...]
+    precisions: tuple[Precision, ...]
 
 
 class Runtime(NamedTuple):
@@ -294,7 +346,7 @@ class DataSet(NamedTuple):
 class Broken(NamedTuple):
     """A plug-in that cannot be used: which kind, which name, and what is wrong with it."""
 
-    kind: Literal["exporter", "runtime", "target", "data"]
+    kind: Sort
     name: str
     file: Path
     why: str
@@ -312,6 +364,7 @@ class Plugins(NamedTuple):
     data: dict[str, DataSet]
     broken: tuple[Broken, ...]
     kinds: Mapping[str, Mapping[str, OptionSpec]] = {}
+    reducers: Mapping[str, Reducer] = {}
 
 
 _FUNCTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
@@ -319,8 +372,9 @@ _FUNCTIONS: dict[str, tuple[type, tuple[str, ...]]] = {
     "runtime": (RuntimeModule, ("load", "input_names", "run", "degraded")),
     "target": (TargetModule, ("reach",)),
     "data": (DataModule, ("load",)),
+    "precision": (PrecisionModule, ("reduce",)),
 }
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 #: A word that a shell takes as one, and no option.
 _WORD = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 _Loaded = TypeVar("_Loaded")
@@ -400,6 +454,8 @@ def _environment(declared: Mapping[str, Any], file: Path, dockerfiles: Path | No
 def _sources_are_there(paths: Mapping[str, PathSpec]) -> None:
     """Raise ``PluginError`` for a converted path without a converter of ours, or without a path that it starts from."""
     for name, declared in paths.items():
+        if declared.reducer:
+            raise PluginError(f"path {name!r} names a reducer; write {declared.precision.value} under `precision` only")
         if not declared.converter and not declared.source:
             continue
         source = paths.get(declared.source)
@@ -415,10 +471,42 @@ def _exporters(file: Path, dockerfiles: Path | None) -> dict[str, Exporter]:
     module = load_file("exporter", file)
     paths = {name: PathSpec.model_validate(value) for name, value in module.PATHS.items()}
     layout = getattr(module, "LAYOUT", "channels-first")
-    environment = _environment(module.ENVIRONMENT, file, dockerfiles)
+    declared = {"": module.ENVIRONMENT, **getattr(module, "ENVIRONMENTS", {})}
+    environments = {name: _environment(value, file, dockerfiles) for name, value in declared.items()}
     _names_are_legal(paths)
     _sources_are_there(paths)
-    return {file.stem: Exporter(file.stem, file, _digest(file), environment, paths, layout)}
+    for name, path in paths.items():
+        if path.environment not in environments:
+            known = ", ".join(map(repr, environments))
+            raise PluginError(f"path {name!r} names the environment {path.environment!r}; there are {known}")
+    made = Exporter(file.stem, file, _digest(file), environments[""], paths, layout, environments)
+    return {file.stem: made}
+
+
+def _reducers(file: Path, dockerfiles: Path | None) -> dict[str, Reducer]:
+    module = load_file("precision", file)
+    environment = _environment(module.ENVIRONMENT, file, dockerfiles)
+    precisions = tuple(Precision(word) for word in module.PRECISIONS)
+    return {file.stem: Reducer(file.stem, file, _digest(file), environment, tuple(module.FORMATS), precisions)}
+
+
+def with_variants(exporter: Exporter, reducers: Iterable[Reducer], wanted: Collection[Precision]) -> Exporter:
+    """Return the exporter with the paths that precision plug-ins make of its own: ``PATH+PRECISION`` of each path in
+    single precision whose format one of them takes, in those of its precisions that are ``wanted``.
+
+    A path that the exporter has itself under that name stays as it is.
+    """
+    made = {
+        f"{name}+{precision.value}": path.model_copy(
+            update={"converter": "", "source": name, "reducer": reducer.name, "precision": precision}
+        )
+        for reducer in reducers
+        for name, path in exporter.paths.items()
+        if path.precision is Precision.FP32 and path.format in reducer.formats
+        for precision in reducer.precisions
+        if precision in wanted
+    }
+    return exporter._replace(paths={**made, **exporter.paths}) if made else exporter
 
 
 def _runtimes(file: Path, dockerfiles: Path | None) -> dict[str, Runtime]:
@@ -517,12 +605,12 @@ def _data(file: Path) -> dict[str, DataSet]:
 def _names_are_legal(names: Mapping[str, object]) -> None:
     wrong = [name for name in names if not _NAME.match(name)]
     if wrong:
-        raise PluginError(f"{wrong[0]!r} is no name: letters, digits, '.', '_' and '-', and no '/' (it parts cell ids)")
+        raise PluginError(f"{wrong[0]!r} is no name: letters, digits and . _ - +, and no '/' (it parts cell ids)")
 
 
 def _folder(
     folder: Path,
-    kind: Literal["exporter", "runtime", "target", "data"],
+    kind: Sort,
     load: Callable[[Path], dict[str, _Loaded]],
     broken: list[Broken],
 ) -> dict[str, _Loaded]:
@@ -542,11 +630,16 @@ def _folder(
     return found
 
 
-def discover(folders: Mapping[str, Path], host: PlatformSpec, entries: Sequence[TargetDefinition] = ()) -> Plugins:
+def discover(
+    folders: Mapping[str, Path],
+    host: PlatformSpec,
+    entries: Sequence[TargetDefinition] = (),
+    precisions: Collection[Precision] = (),
+) -> Plugins:
     """Return the plug-ins in ``folders`` (by sort), with each target's ways from a machine that is ``host``.
 
-    ``entries`` are the targets that ``matrix.yaml`` makes of kinds. Among the folders may be ``dockerfiles``: what a
-    suite's own folder of that name lacks is looked for there.
+    ``entries`` are the targets that ``matrix.yaml`` makes of kinds; of ``precisions`` variants of paths are made. Among
+    the folders may be ``dockerfiles``: what a suite's own folder of that name lacks is looked for there.
 
     A plug-in that does not load or conform is listed under ``broken``, with what is wrong; it hides nobody else's.
     """
@@ -557,4 +650,10 @@ def discover(folders: Mapping[str, Path], host: PlatformSpec, entries: Sequence[
     kinds: dict[str, dict[str, OptionSpec]] = {}
     targets = _folder(folders["targets"], "target", lambda file: _targets(file, host, entries, kinds), broken)
     data = _folder(folders["data"], "data", _data, broken)
-    return Plugins(exporters, runtimes, targets, data, tuple(broken), kinds)
+    reducers: dict[str, Reducer] = {}
+    if precisions and "precisions" in folders:
+        reducers = _folder(folders["precisions"], "precision", lambda file: _reducers(file, dockerfiles), broken)
+        exporters = {
+            name: with_variants(exporter, reducers.values(), precisions) for name, exporter in exporters.items()
+        }
+    return Plugins(exporters, runtimes, targets, data, tuple(broken), kinds, reducers)

@@ -18,7 +18,7 @@ from portmatrix.plugins import Target, Way
 from portmatrix.run import RunOutput
 from portmatrix.store import Store
 from portmatrix.suite import Suite, here
-from portmatrix.types import CellId, Comparison, Lookup, Outcome, Reach, Record, Stage
+from portmatrix.types import CellId, Comparison, HeldOutAccuracy, Lookup, Outcome, Reach, Record, Stage
 from portmatrix.workers import Failure
 
 #: A bundle's folder in a message; its digest stands in the record, and here would only make equal failures differ.
@@ -137,13 +137,20 @@ class Recorder:
         tried_here = bundle is None and failure.stage in (Stage.TRAIN, Stage.EXPORT)
         return record.model_copy(update={"facts": {"trained_on": self._here}}) if tried_here else record
 
-    def compared(self, cell: CellId, bundle: Bundle, made: RunOutput, comparisons: Sequence[Comparison]) -> Record:
-        """Return the record of a cell that ran to its end and was compared."""
-        outcome, reason = run.outcome_of(made, tuple(comparisons))
+    def compared(
+        self,
+        cell: CellId,
+        bundle: Bundle,
+        made: RunOutput,
+        comparisons: Sequence[Comparison],
+        accuracy: HeldOutAccuracy | None = None,
+    ) -> Record:
+        """Return the record of a cell that ran to its end and was compared; ``accuracy`` is what it is judged by."""
+        outcome, reason = run.outcome_of(made, tuple(comparisons), accuracy)
         stage = None if outcome is Outcome.PASS else Stage.COMPARE
         record = self.record(cell, outcome, stage, reason, "", bundle)
         seconds = {stage: round(value, 6) for stage, value in made.seconds.items()}
-        return record.model_copy(update={"comparisons": tuple(comparisons), "seconds": seconds})
+        return record.model_copy(update={"comparisons": tuple(comparisons), "held_out": accuracy, "seconds": seconds})
 
     def with_worker(
         self, record: Record, environment: Mapping[str, str], network: str, *, interpreter_free: bool

@@ -36,9 +36,14 @@ def cell_key(
     suite: Suite, cell: CellId, bundle: Bundle, runtime: Runtime, referee: Runtime | None, threads: int
 ) -> str:
     """Return what a cell's record rests on: equal as long as running it again could show nothing new."""
-    kind, spec = bundle.manifest.kind, suite.spec
-    dtypes = {tensor.dtype for tensor in bundle.manifest.signature.outputs}
-    rules = {dtype: [rule.model_dump() for rule in spec.tolerance(kind, dtype, cell.model)] for dtype in dtypes}
+    manifest, spec = bundle.manifest, suite.spec
+    kind, precision = manifest.kind, manifest.precision
+    rules: dict[str, Any] = {
+        tensor.dtype: [rule.model_dump() for rule in spec.tolerance(kind, tensor.dtype, cell.model, precision)]
+        for tensor in manifest.signature.outputs
+    }
+    if precision.is_integer:
+        rules["accuracy_drop"] = spec.precision.accuracy_drop
     target = suite.plugins.targets[cell.target]
     way = target.way
     rests_on: dict[str, Any] = {

@@ -12,33 +12,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from portmatrix.bundle import Manifest
-from portmatrix.compare import compare, verdict
+from portmatrix.compare import compare, held_out_accuracy, judged_by_accuracy, set_beside, verdict
 from portmatrix.errors import DiskFull
 from portmatrix.plugins import Array, Arrays, Runtime
 from portmatrix.spec import MatrixSpec
 from portmatrix.store import Store, disk_errors
-from portmatrix.types import Blame, Comparison, Outcome, Stage
+from portmatrix.types import Blame, Comparison, HeldOutAccuracy, Outcome, Stage
 from portmatrix.workers import Failure, Lease, Limits
 
 
 class RunOutput(NamedTuple):
     """What a runtime made of a bundle: for each sample set the stacked outputs by reference name.
 
-    ``degraded`` says why it did not run as asked for (empty if it did); ``seconds`` are by stage.
+    ``degraded`` says why it did not run as asked for (empty if it did); ``seconds`` are by stage; ``held_out`` are the
+    outputs for the held-out rows of a bundle that is judged by them.
     """
 
     outputs: tuple[Arrays, ...]
     degraded: str
     seconds: dict[str, float]
+    held_out: Arrays | None = None
 
 
 class Answer(NamedTuple):
-    """What a worker said of a bundle that it ran: where its outputs lie, for each sample set the file by name."""
+    """What a worker said of a bundle that it ran: where its outputs lie, for each sample set the file by name.
+
+    Those for the held-out rows, if there are any, are behind those of the ``samples`` sample sets.
+    """
 
     folder: Path
     files: tuple[dict[str, str], ...]
     degraded: str
     seconds: dict[str, float]
+    samples: int
 
 
 def run(
@@ -68,13 +74,16 @@ def ask(
         return Failure(Stage.PREPARE, str(error), "harness")
     try:
         bundle = lease.there(folder)
+        sets = [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.tried]
+        if manifest.held_out is not None:
+            sets.append(manifest.held_out.model_dump(mode="json", exclude={"labels"}))
         request = {
             "op": "run",
             "file": lease.there(runtime.file),
             "entry": f"{bundle}/artifact/{manifest.entry}",
             "format": manifest.format,
             "signature": manifest.signature.model_dump(mode="json"),
-            "sets": [item.model_dump(mode="json", exclude={"outputs"}) for item in manifest.tried],
+            "sets": sets,
             "bundle": bundle,
             "outputs": lease.there(scratch),
             "threads": threads,
@@ -85,7 +94,8 @@ def ask(
         lease.bring(scratch)
     except OSError as error:
         return Failure(Stage.PREPARE, f"files could not be exchanged with the target: {error}", "harness")
-    return Answer(scratch, tuple(answer["outputs"]), answer["degraded"], answer["seconds"])
+    files = tuple(answer["outputs"])
+    return Answer(scratch, files, answer["degraded"], answer["seconds"], len(manifest.tried))
 
 
 def read(answer: Answer | Failure) -> RunOutput | Failure:
@@ -99,7 +109,8 @@ def read(answer: Answer | Failure) -> RunOutput | Failure:
                 (answer.folder / file).unlink()
     except (OSError, ValueError) as error:
         return Failure(Stage.RUN, f"the worker's outputs cannot be read: {error}", "harness")
-    return RunOutput(outputs, answer.degraded, answer.seconds)
+    held_out = next(iter(outputs[answer.samples :]), None)
+    return RunOutput(outputs[: answer.samples], answer.degraded, answer.seconds, held_out)
 
 
 def _load(folder: Path, files: dict[str, str]) -> Arrays:
@@ -141,9 +152,9 @@ def compare_outputs(
     found: list[Comparison] = []
     for samples, expected, made in zip(manifest.tried, reference, outputs, strict=True):
         for name, value in expected.items():
-            strict, loose = spec.tolerance(manifest.kind, value.dtype.name, manifest.model)
+            strict, loose = spec.tolerance(manifest.kind, value.dtype.name, manifest.model, manifest.precision)
             found.append(compare(name, samples.batch, value, made[name], strict, loose))
-    return tuple(found)
+    return tuple(map(set_beside, found)) if manifest.held_out is not None else tuple(found)
 
 
 def blame(
@@ -178,9 +189,27 @@ def _agree(left: tuple[Arrays, ...], right: tuple[Arrays, ...]) -> bool:
     return True
 
 
-def outcome_of(made: RunOutput, comparisons: tuple[Comparison, ...]) -> tuple[Outcome, str]:
-    """Return outcome and reason of a cell whose outputs have been compared."""
+def accuracy_of(
+    store: Store, bundle: str, manifest: Manifest, made: RunOutput, allowed: float
+) -> HeldOutAccuracy | None:
+    """Return how a runtime fares on the held-out rows of a bundle that is judged by them, else None.
+
+    ``allowed`` is the accuracy that it may lose. Raises ``KeyError`` where the runtime lacks the first output.
+    """
+    if manifest.held_out is None or made.held_out is None or manifest.accuracy is None:
+        return None
+    labels = _array(store.bundle_folder(bundle) / manifest.held_out.labels)
+    own = held_out_accuracy(made.held_out[manifest.signature.outputs[0].name], labels)
+    return HeldOutAccuracy(accuracy=own, framework=manifest.accuracy, rows=len(labels), allowed=allowed)
+
+
+def outcome_of(
+    made: RunOutput, comparisons: tuple[Comparison, ...], accuracy: HeldOutAccuracy | None = None
+) -> tuple[Outcome, str]:
+    """Return outcome and reason of a cell whose outputs have been compared; ``accuracy`` decides where there is one."""
     outcome, reason = verdict(comparisons)
+    if outcome is not Outcome.FAIL and accuracy is not None:
+        outcome, reason = judged_by_accuracy(accuracy)
     if outcome is Outcome.PASS and made.degraded:
         return Outcome.DEGRADED, made.degraded
     return outcome, reason

@@ -34,7 +34,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from portmatrix.errors import SpecError, nearest
 from portmatrix.globs import Globs, expand
-from portmatrix.types import CellId, Frozen, PathKind, PlatformSpec, Stage, Tolerance
+from portmatrix.types import CellId, Frozen, PathKind, PlatformSpec, Precision, Stage, Tolerance
 from portmatrix.yaml_source import KeyPath, Problem, Unreadable, compose, read_text, shown
 
 #: Most ``*`` and ``?`` in a glob over cells of fewer than five parts: the ways to read it grow as their fourth power.
@@ -123,12 +123,15 @@ class _Part(Frozen):
 
 
 class ToleranceRule(_Part):
-    """Tolerances for the outputs of one dtype (a glob over numpy names) on paths of one kind.
+    """Tolerances for the outputs of one dtype (a glob over numpy names) on paths of one kind and precision.
 
-    An output within ``strict`` passes; one within ``loose`` only (``strict`` again if left out) is DEGRADED.
+    An output within ``strict`` passes; one within ``loose`` only (``strict`` again if left out) is DEGRADED. With
+    ``per: depth`` both are those of one layer, and grow with the square root of the model's ``depth``.
     """
 
     kind: Literal["native", "onnx", "*"]
+    precision: Literal["*"] | Precision = "*"
+    per: Literal["model", "depth"] = "model"
     dtype: Annotated[str, Field(description="a numpy dtype, or a glob over them"), AfterValidator(_dtype_glob)]
     strict: Tolerance
     loose: Tolerance | None = None
@@ -139,22 +142,32 @@ class ToleranceRule(_Part):
             raise _at(("loose",), "expected at least the strict tolerance in both atol and rtol")
         return self
 
-    def holds_for(self, kind: PathKind, dtype: str) -> bool:
-        """Return whether the rule is about outputs of numpy dtype ``dtype`` on a path of ``kind``."""
-        return self.kind in {"*", kind.value} and fnmatchcase(dtype, self.dtype)
+    def holds_for(self, kind: PathKind, dtype: str, precision: Precision) -> bool:
+        """Return whether the rule is about outputs of numpy dtype ``dtype`` on a path of ``kind`` and ``precision``."""
+        return self.kind in {"*", kind.value} and self.precision in {"*", precision} and fnmatchcase(dtype, self.dtype)
+
+    def limits(self, depth: int) -> tuple[Tolerance, Tolerance]:
+        """Return the strict and the loose tolerance for a model of so many layers."""
+        growth = math.sqrt(depth) if self.per == "depth" else 1.0
+        strict, loose = self.strict, self.loose or self.strict
+        if growth == 1:
+            return strict, loose
+        return strict.times(growth), loose.times(growth)
 
 
 class ModelSpec(_Part):
     """A model family: the data set that it reads, the view of its inputs, its labels, and the accuracy to reach.
 
     Without ``data`` the exporter brings its own inputs and weights, and there is nothing to measure an accuracy on.
-    ``tolerance`` rules come before those of the whole matrix.
+    ``depth`` is how many layers lie one behind the other between input and output, one run again and again counted so
+    often. ``tolerance`` rules come before those of the whole matrix.
     """
 
     data: Name | None = None
     view: Name | None = None
     target: Name | None = None
     accuracy: Share | None = None
+    depth: Count = 1
     tolerance: tuple[ToleranceRule, ...] = ()
 
     @model_validator(mode="after")
@@ -230,8 +243,22 @@ class LatencySpec(_Part):
     baseline: Name = "onnxruntime"
 
 
+class PrecisionSpec(_Part):
+    """Lower precisions: which are made of artifacts in single precision, and how integer ones are made and judged.
+
+    ``calibration`` is how many training rows an ``int8-static`` artifact is calibrated on; ``accuracy_drop`` how much
+    of the held-out accuracy an integer artifact may lose.
+    """
+
+    variants: tuple[Precision, ...] = ()
+    calibration: Count = 200
+    accuracy_drop: Share = 0.02
+
+
 class Expectation(_Part):
     """A known failure: these cells are expected to FAIL at this stage, for this reason.
+
+    ``finding`` names a page of ``docs/findings/`` that reduces it to a few lines.
 
     With ``outcome: ERROR`` it is a known fault of what stands between us and the target (an emulator): the cells may
     end in ERROR at this stage without turning the run red. They stay ERROR, for of the target it says nothing; and
@@ -242,6 +269,7 @@ class Expectation(_Part):
     stage: Stage
     reason: Text
     link: Link | None = None
+    finding: Name | None = None
     outcome: Literal["FAIL", "ERROR"] = "FAIL"
 
     def covers(self, cell: CellId) -> bool:
@@ -420,8 +448,16 @@ def _rule(dtype: str, strict: float, loose: float) -> ToleranceRule:
     return ToleranceRule(kind="*", dtype=dtype, strict=near, loose=far)
 
 
+def _rule_of_precision(precision: Precision, rtol: float) -> ToleranceRule:
+    strict = Tolerance(atol=10 * rtol, rtol=rtol)
+    loose = Tolerance(atol=30 * rtol, rtol=3 * rtol)
+    return ToleranceRule(kind="*", precision=precision, dtype="float32", per="depth", strict=strict, loose=loose)
+
+
 #: What holds where no rule of the file does; ``matrix.yaml`` says the same, and where the numbers come from.
 DEFAULT_TOLERANCES = (
+    _rule_of_precision(Precision.FP16, 2.5e-3),
+    _rule_of_precision(Precision.BF16, 2e-2),
     _rule("float64", 1e-12, 1e-6),
     _rule("float32", 1e-5, 1e-2),
     _rule("float16", 1e-2, 1e-1),
@@ -452,6 +488,8 @@ class MatrixSpec(_Part):
     bundle: BundleSpec = Field(default_factory=BundleSpec)
     limits: Limits = Limits()
     latency: LatencySpec = LatencySpec()
+    precision: PrecisionSpec = PrecisionSpec()
+    pairwise: tuple[CellGlob, ...] = ()
     tolerances: tuple[ToleranceRule, ...] = ()
     referees: dict[Name, Name] = Field(default={"onnx": "onnx-reference"})
     expect: tuple[Expectation, ...] = ()
@@ -478,15 +516,17 @@ class MatrixSpec(_Part):
         """The targets that are defined here."""
         return tuple(item for item in self.targets or () if isinstance(item, TargetDefinition))
 
-    def tolerance(self, kind: PathKind, dtype: str, model: str) -> tuple[Tolerance, Tolerance]:
+    def tolerance(
+        self, kind: PathKind, dtype: str, model: str, precision: Precision = Precision.FP32
+    ) -> tuple[Tolerance, Tolerance]:
         """Return the strict and the loose tolerance for an output of numpy dtype ``dtype`` on a path of ``kind``.
 
         The first rule that holds decides: the model's own, then the file's, then ``DEFAULT_TOLERANCES``, which hold
         for every dtype. Raises ``KeyError`` for a model that the matrix does not have.
         """
         rules = (*self.models[model].tolerance, *self.tolerances, *DEFAULT_TOLERANCES)
-        rule = next(rule for rule in rules if rule.holds_for(kind, dtype))
-        return rule.strict, rule.loose or rule.strict
+        rule = next(rule for rule in rules if rule.holds_for(kind, dtype, precision))
+        return rule.limits(self.models[model].depth)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from portmatrix.errors import UserError
 from portmatrix.globs import expand
 from portmatrix.places.choice import resolve
 from portmatrix.plan import Axes
-from portmatrix.plugins import Plugins, Way, discover
+from portmatrix.plugins import Exporter, Plugins, Way, discover
 from portmatrix.spec import Known, MatrixSpec, check_names, load_spec
 from portmatrix.types import PlatformSpec, Reach
 
@@ -72,7 +72,8 @@ def load(root: Path, reach: Reach | None = None) -> Suite:
     """
     spec = load_spec(root / SPEC)
     host = this_machine()
-    plugins = resolve(discover(plugin_folders(root), host, spec.definitions), reach)
+    found = discover(plugin_folders(root), host, spec.definitions, spec.precision.variants)
+    plugins = resolve(found, reach)
     check_names(spec, known_names(plugins))
     return Suite(root, spec, plugins, host)
 
@@ -85,14 +86,15 @@ def plugin_folders(root: Path) -> dict[str, Path]:
     """
     reference = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
     shared = {
-        sort: root / sort if (root / sort).is_dir() else reference / sort for sort in ("runtimes", "targets", "data")
+        sort: root / sort if (root / sort).is_dir() else reference / sort
+        for sort in ("runtimes", "targets", "data", "precisions")
     }
     return {"exporters": root / "exporters", **shared, "dockerfiles": reference / "dockerfiles"}
 
 
 def known_names(plugins: Plugins) -> Known:
     """Return the names that ``matrix.yaml`` may use; those of broken plug-ins count, for they are there."""
-    broken: dict[str, list[str]] = {"exporter": [], "runtime": [], "target": [], "data": []}
+    broken: dict[str, list[str]] = {"exporter": [], "runtime": [], "target": [], "data": [], "precision": []}
     for item in plugins.broken:
         broken[item.kind].append(item.name)
     paths = sorted({path for exporter in plugins.exporters.values() for path in exporter.paths})
@@ -138,7 +140,26 @@ def axes(suite: Suite, *, everywhere: bool = False) -> Axes:
             if target.platform.os in runtime.systems
         },
         bounds=_bounds(suite, targets, everywhere=everywhere),
+        pairwise=suite.spec.pairwise,
+        traits={
+            (name, path): _traits(exporter, path) for name, exporter in exporters.items() for path in exporter.paths
+        },
     )
+
+
+def _traits(exporter: Exporter, path: str) -> tuple[str, str, str, str]:
+    """Return what a path is on the axes exporter, batch, opset and precision."""
+    declared = exporter.paths[path]
+    base = path.partition("+")[0]
+    asked = sorted(
+        {item.opset for name, item in exporter.paths.items() if item.opset and name.partition("+")[0] == base}
+    )
+    opset = "default"
+    if declared.opset:
+        ends = {asked[0]: "oldest", asked[-1]: "newest"} if len(asked) > 1 else {}
+        opset = ends.get(declared.opset, f"opset{declared.opset}")
+    maker = f"{exporter.name}/{base.removesuffix('-dynamic')}"
+    return maker, declared.batch.value, opset, declared.precision.value
 
 
 def _bounds(suite: Suite, targets: Iterable[str], *, everywhere: bool) -> dict[str, tuple[str, ...]]:

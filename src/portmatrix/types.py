@@ -74,6 +74,25 @@ class Batch(str, Enum):
     DYNAMIC = "dynamic"
 
 
+class Precision(str, Enum):
+    """What an artifact computes in. Its inputs and outputs are the framework's own in all of them.
+
+    ``int8-dynamic`` has integer weights and finds the ranges of what flows between layers as it runs, ``int8-static``
+    was told them after a calibration.
+    """
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT8_STATIC = "int8-static"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is judged by its accuracy, since one rounding to 256 steps moves an output by any amount."""
+        return self in (Precision.INT8_DYNAMIC, Precision.INT8_STATIC)
+
+
 class CellId(NamedTuple):
     """The five coordinates of a cell; ``str()`` gives its id ``framework/model/path/runtime/target``."""
 
@@ -125,6 +144,10 @@ class Tolerance(Frozen):
     atol: float = Field(ge=0)
     rtol: float = Field(ge=0)
 
+    def times(self, factor: float) -> Tolerance:
+        """Return the tolerance so many times as wide."""
+        return Tolerance(atol=factor * self.atol, rtol=factor * self.rtol)
+
 
 class Comparison(Frozen):
     """One output of one sample set, measured against the framework's own output.
@@ -152,6 +175,17 @@ class Comparison(Frozen):
     tolerance: Tolerance
     verdict: Literal["strict", "loose", "fail"]
     why: str = ""
+
+
+class HeldOutAccuracy(Frozen):
+    """How an artifact of integers fares on ``rows`` held-out rows: its own accuracy, beside the framework's own in
+    single precision, of which it may lose what is ``allowed``.
+    """
+
+    accuracy: float
+    framework: float
+    rows: int
+    allowed: float
 
 
 class Blame(Frozen):
@@ -239,7 +273,8 @@ class Record(Frozen):
 
     ``expected`` is the reason given in ``matrix.yaml`` where the outcome is XFAIL or XPASS. ``environment`` names what
     ran (interpreter, package versions, processor); ``facts`` what the exporter and the worker reported of themselves
-    (opset written, how the network was closed). ``lookup`` is there where the target was reached statically: then
+    (opset written, how the network was closed). ``held_out`` is there where the artifact is judged by its accuracy.
+    ``lookup`` is there where the target was reached statically: then
     nothing was run, and the outcome is FAIL where it cannot run there, NOT_RUN where it might. ``latency`` is there
     where the cell works and was measured.
     """
@@ -259,6 +294,7 @@ class Record(Frozen):
     seconds: dict[str, float] = Field(default_factory=dict)
     accuracy: float | None = None
     comparisons: tuple[Comparison, ...] = ()
+    held_out: HeldOutAccuracy | None = None
     blame: Blame | None = None
     lookup: Lookup | None = None
     latency: Latency | None = None

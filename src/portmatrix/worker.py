@@ -4,11 +4,11 @@ It is a single file that needs the standard library and numpy alone and runs on 
 requests as JSON lines, answers each with one JSON line, and exchanges tensors as .npy files. What plug-ins print goes
 to the log (stderr); the answers travel on a private copy of standard output that plug-ins cannot reach by printing.
 
-Requests carry ``op`` (``hello``, ``train``, ``export``, ``convert``, ``run``, ``measure``) and ``id``. While one is
-worked on, lines ``{"event": "stage", "stage": ...}`` say how far it has come, so that a death can be put down to its
-stage. An answer is ``{"id": ..., "ok": true, ...}`` or ``{"id": ..., "ok": false, "stage", "reason", "fault",
-"trace"}`` where fault is ``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the data set
-did).
+Requests carry ``op`` (``hello``, ``train``, ``export``, ``convert``, ``reduce``, ``run``, ``measure``) and ``id``.
+While one is worked on, lines ``{"event": "stage", "stage": ...}`` say how far it has come, so that a death can be put
+down to its stage. An answer is ``{"id": ..., "ok": true, ...}`` or ``{"id": ..., "ok": false, "stage", "reason",
+"fault", "trace"}`` where fault is ``model`` (the plug-in's functions raised) or ``harness`` (this file, the disk, the
+data set did).
 """
 
 import contextlib
@@ -140,18 +140,17 @@ class Session:
     def answer(self, request: Json) -> Json:
         """Return the answer to one request; raises ``Failed`` where it could not be carried out."""
         op = request["op"]
-        if op == "hello":
-            return self._hello(request)
-        if op == "train":
-            return self._train(request)
-        if op == "export":
-            return self._export(request)
-        if op == "convert":
-            return self._convert(request)
-        if op == "run":
-            return self._run(request)
-        if op == "measure":
-            return self._measure(request)
+        operations = {
+            "hello": self._hello,
+            "train": self._train,
+            "export": self._export,
+            "convert": self._convert,
+            "reduce": self._reduce,
+            "run": self._run,
+            "measure": self._measure,
+        }
+        if op in operations:
+            return operations[op](request)
         raise Failed("PREPARE", "unknown request %r" % (op,), "harness")
 
     def _hello(self, request: Json) -> Json:
@@ -211,8 +210,9 @@ class Session:
         made = stages.step("EXPORT", "model", exporter.export, trained, request["path"], example, artifact)
         entry = stages.step("EXPORT", "model", entry_of, made, artifact)
         facts = stages.step("EXPORT", "model", plain, made.get("facts", {}))
+        held_out = stages.step("EXPORT", "harness", write_held_out, folder, data, request.get("held_out"))
         answer["seconds"].update(stages.seconds)
-        answer.update({"entry": entry, "facts": facts, "sets": sets, "signature": signature})
+        answer.update({"entry": entry, "facts": facts, "sets": sets, "signature": signature, "held_out": held_out})
         return answer
 
     def _convert(self, request: Json) -> Json:
@@ -222,6 +222,21 @@ class Session:
         arguments = request["artifact"], request["output"], request["options"]
         facts = stages.step("EXPORT", "model", converters.convert_artifact, request["converter"], *arguments)
         return {"facts": stages.step("EXPORT", "model", plain, facts), "seconds": stages.seconds}
+
+    def _reduce(self, request: Json) -> Json:
+        """Have a precision plug-in make an artifact of another one."""
+        folder = request["folder"]
+        stages = Stages(self._send, folder)
+        reducer = stages.step("PREPARE", "harness", self._module, request["file"])
+        data = stages.step("PREPARE", "harness", self._data, request["data"])
+        rows = {} if data is None else {name: value[: request["rows"]] for name, value in data.train_x.items()}
+        artifact = os.path.join(folder, "artifact")
+        given = request["artifact"], request["precision"], rows, artifact
+        made = stages.step("EXPORT", "model", reducer.reduce, *given)
+        entry = stages.step("EXPORT", "model", entry_of, made, artifact)
+        facts = stages.step("EXPORT", "model", plain, made.get("facts", {}))
+        held_out = stages.step("EXPORT", "harness", write_held_out, folder, data, request.get("held_out"))
+        return {"entry": entry, "facts": facts, "held_out": held_out, "seconds": stages.seconds}
 
     def _run(self, request: Json) -> Json:
         stages = Stages(self._send, request["outputs"])
@@ -474,6 +489,23 @@ def sample_sets(exporter: Any, trained: Any, rows: Arrays, request: Json) -> Tup
             }
         )
     return sets, signature
+
+
+def write_held_out(folder: str, data: Any, batch: Optional[int]) -> Optional[Json]:
+    """Write the held-out rows in batches of ``batch`` (0: all in one), and their labels; returns where, or None.
+
+    Rows that do not fill a last batch are left out.
+    """
+    if batch is None:
+        return None
+    count = len(data.test_y)
+    batch = batch or count
+    calls = count // batch
+    os.makedirs(os.path.join(folder, "samples"), exist_ok=True)
+    cut = [{name: value[call * batch :][:batch] for name, value in data.test_x.items()} for call in range(calls)]
+    inputs = write_samples(folder, "held.in", cut)
+    save(os.path.join(folder, "samples/held.labels.npy"), np.asarray(data.test_y[: calls * batch]))
+    return {"batch": batch, "calls": calls, "inputs": inputs, "labels": "samples/held.labels.npy"}
 
 
 def tensors(arrays: Arrays, batch: int, dynamic: bool) -> List[Json]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from portmatrix.commands import Patience
 from portmatrix.environments import Environment
-from portmatrix.plugins import EnvironmentSpec, Exporter, NoWay, Runtime, Way
+from portmatrix.plugins import EnvironmentSpec, Exporter, NoWay, Reducer, Runtime, Way
 from portmatrix.store import Store
 from portmatrix.types import PlatformSpec
 
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
     program: Path | None = None
 
 
-def wanted_of(plugin: Exporter | Runtime, platform: PlatformSpec, way: Way) -> Wanted:
+def wanted_of(plugin: Exporter | Runtime | Reducer, platform: PlatformSpec, way: Way) -> Wanted:
     """Return what a worker of the plug-in needs on ``platform``, behind ``way``."""
     program = plugin.program if isinstance(plugin, Runtime) else None
     return Wanted(plugin.name, plugin.environment, platform, way, program)
