@@ -66,8 +66,8 @@ def contents(text: str) -> Iterator[str]:
 
 
 def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Append to the index what only Sphinx understands: on GitHub the lists are the table of contents."""
-    if docname == app.config.root_doc:
+    """Append to an index what only Sphinx understands: on GitHub the lists are the table of contents."""
+    if docname in (app.config.root_doc, "docs/findings/index"):
         source[0] += "\n".join(contents(source[0]))
 
 

@@ -14,6 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_VARIABLES = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    # oneDNN picks its kernels, and so its rounding, by the instruction set of the machine: the trained weights would
+    # depend on where they were trained.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    # OpenVINO's converter reports to its maker, but not where it takes itself to be part of a build.
+    "TF_BUILD": "portmatrix",
+}
 ENVIRONMENT = {
     "python": ">=3.11,<3.14",
     "requirements": [
@@ -27,15 +37,30 @@ ENVIRONMENT = {
         "ml_dtypes==0.6.0",
         "flatbuffers==25.12.19",
         "optree==0.20.0",
+        "openvino==2026.4.1",
     ],
-    "env": {
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        # oneDNN picks its kernels, and so its rounding, by the instruction set of the machine: the trained weights
-        # would depend on where they were trained.
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-    },
+    "env": _VARIABLES,
+}
+ENVIRONMENTS = {
+    # tensorflowjs imports TensorFlow Decision Forests, which has not gone beyond TensorFlow 2.19.
+    "tfjs": {
+        "python": ">=3.11,<3.12",
+        "requirements": [
+            "tensorflowjs==4.22.0",
+            "tensorflow==2.19.0",
+            "tensorflow-decision-forests==1.12.0",
+            # Later ones are generated for protobuf 6, which TensorFlow 2.19 refuses, and ask for it only when imported.
+            "ydf==0.12.0",
+            "protobuf==5.29.6",
+            "tf-keras==2.19.0",
+            "keras==3.15.1",
+            "numpy==1.26.4",
+            "h5py==3.14.0",
+            "ml_dtypes==0.5.4",
+            "setuptools==80.9.0",
+        ],
+        "env": _VARIABLES,
+    }
 }
 
 LAYOUT = "channels-last"
@@ -43,13 +68,34 @@ LAYOUT = "channels-last"
 PATHS = {
     "savedmodel": {"kind": "native", "format": "savedmodel", "batch": "static"},
     "savedmodel-dynamic": {"kind": "native", "format": "savedmodel", "batch": "dynamic"},
+    "savedmodel-dynamic+fp16": {"kind": "native", "format": "savedmodel", "batch": "dynamic", "precision": "fp16"},
+    "savedmodel-dynamic+bf16": {"kind": "native", "format": "savedmodel", "batch": "dynamic", "precision": "bf16"},
     "keras": {"kind": "native", "format": "keras", "batch": "dynamic"},
     "tflite": {"kind": "native", "format": "tflite", "batch": "static"},
+    **{
+        f"tflite+{precision}": {"kind": "native", "format": "tflite", "batch": "static", "precision": precision}
+        for precision in ("fp16", "int8-dynamic", "int8-static")
+    },
+    "openvino": {"kind": "native", "format": "openvino-ir", "batch": "static"},
+    "openvino-dynamic": {"kind": "native", "format": "openvino-ir", "batch": "dynamic"},
+    "tfjs": {"kind": "native", "format": "tfjs", "batch": "dynamic", "environment": "tfjs"},
     "onnx-keras": {"kind": "onnx", "format": "onnx", "batch": "static"},
     "onnx-keras-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
     "onnx-tf2onnx": {"kind": "onnx", "format": "onnx", "batch": "static"},
     "onnx-tf2onnx-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
 }
+#: What tf2onnx writes unless told otherwise; the oldest with which every family becomes valid ONNX (attention needs
+#: Einsum); the newest, beyond which it refuses.
+OPSET, OLDEST, NEWEST = 15, 12, 18
+PATHS |= {
+    f"{path}+opset{opset}": {**way, "opset": opset}
+    for path, way in PATHS.items()
+    if way["kind"] == "onnx"
+    for opset in (OLDEST, NEWEST)
+}
+
+#: Training rows from which TensorFlow Lite learns the ranges of what flows between layers.
+CALIBRATION = 200
 
 #: Letters of the digit names and their longest spelling with its end, as ``data/digits.py`` has them.
 LETTERS, LENGTH = 16, 6
@@ -67,10 +113,21 @@ class Networks(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained Keras model and its forward pass, compiled once for any batch."""
+    """A trained Keras model, its forward pass, compiled once for any batch, its family and a few rows of training."""
 
     model: Any
     forward: Callable[[Any], dict[str, Any]]
+    family: str
+    rows: np.ndarray
+
+
+class Road(NamedTuple):
+    """What a converter has to know: the input signature, the opset and the precision, and rows to calibrate on."""
+
+    spec: Any
+    opset: int
+    precision: str
+    rows: np.ndarray
 
 
 @functools.cache
@@ -107,7 +164,7 @@ def train(model: str, data: Any, seed: int) -> Trained:
         # A decoder in training is told the letters before the one it has to guess (teacher forcing).
         inputs["before"] = np.pad(y, ((0, 0), (1, 0)))[:, :-1]
     _fit(networks.trained, inputs, y, family, np.random.default_rng(seed))
-    return _compiled(networks.deployed)
+    return Trained(networks.deployed, _compiled(networks.deployed), model, x[:CALIBRATION])
 
 
 def predict(trained: Trained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,11 +182,13 @@ def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: s
     if path not in PATHS:
         raise ValueError(f"tensorflow has no path {path!r}; it has {', '.join(PATHS)}")
     tf, keras = _backend()
-    shape = inputs["x"].shape
-    batch = None if PATHS[path]["batch"] == "dynamic" else shape[0]
+    way, shape = PATHS[path], inputs["x"].shape
+    batch = None if way["batch"] == "dynamic" else shape[0]
     spec = tf.TensorSpec((batch, *shape[1:]), tf.float32, name="x")
-    entry, convert = _CONVERTERS[path.removesuffix("-dynamic")]
-    facts = convert(trained.model, spec, Path(folder) / entry)
+    road = Road(spec, way.get("opset", OPSET), way.get("precision", "fp32"), trained.rows)
+    entry, convert = _CONVERTERS[path.partition("+")[0].removesuffix("-dynamic")]
+    model = _halved(trained, road.precision) if way["format"] == "savedmodel" else trained.model
+    facts = convert(model, road, Path(folder) / entry)
     return {"entry": entry, "facts": {"tensorflow": tf.__version__, "keras": keras.__version__, **facts}}
 
 
@@ -156,47 +215,105 @@ def _fit(network: Any, inputs: dict[str, np.ndarray], y: np.ndarray, family: _Fa
             descend({name: tf.constant(values[rows]) for name, values in inputs.items()}, tf.constant(y[rows]))
 
 
-def _compiled(model: Any) -> Trained:
+def _compiled(model: Any) -> Callable[[Any], dict[str, Any]]:
     tf, _ = _backend()
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="x")
     # The concrete function: a tf.function would count its first call as a retracing of the model before and warn.
-    return Trained(model, tf.function(lambda x: model(x, training=False)).get_concrete_function(spec))
+    return tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
 
 
-# --- Converters: (model, input signature, where to write) -> facts
+def _halved(trained: Trained, precision: str) -> Any:
+    """Return the model with its weights and its layers in ``precision``, between an input and outputs in float32."""
+    if precision == "fp32":
+        return trained.model
+    _, keras = _backend()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy({"fp16": "float16", "bf16": "bfloat16"}[precision])
+    try:
+        halved = _FAMILIES[trained.family].build(trained.rows.shape[1:]).deployed
+    finally:
+        keras.config.set_dtype_policy(before)
+    halved.set_weights(trained.model.get_weights())
+    wanted = {name: value.dtype for name, value in trained.model.output.items()}
+    return keras.Model(halved.input, {name: keras.ops.cast(halved.output[name], wanted[name]) for name in wanted})
 
 
-def _to_savedmodel(model: Any, spec: Any, file: Path) -> dict[str, Any]:
-    model.export(file, format="tf_saved_model", input_signature=[spec], verbose=False)
+# --- Converters: (model, road, where to write) -> facts
+
+
+def _to_savedmodel(model: Any, road: Road, file: Path) -> dict[str, Any]:
+    model.export(file, format="tf_saved_model", input_signature=[road.spec], verbose=False)
     return {"converter": "keras export", "signature": "serving_default"}
 
 
-def _to_keras(model: Any, spec: Any, file: Path) -> dict[str, Any]:
+def _to_keras(model: Any, road: Road, file: Path) -> dict[str, Any]:
     model.save(file)
     return {"converter": "keras save"}
 
 
-def _to_tflite(model: Any, spec: Any, file: Path) -> dict[str, Any]:
+def _to_tflite(model: Any, road: Road, file: Path) -> dict[str, Any]:
     tf, _ = _backend()
     with tempfile.TemporaryDirectory(dir=file.parent) as saved:
-        _to_savedmodel(model, spec, Path(saved))
+        _to_savedmodel(model, road, Path(saved))
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
         # The interpreters on small devices have no Select-TF operators: a model that needs them must fail here.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if road.precision != "fp32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if road.precision == "fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        if road.precision == "int8-static":
+            converter.representative_dataset = lambda: ([row[np.newaxis]] for row in road.rows)
         file.write_bytes(converter.convert())
-    return {"converter": "tf.lite"}
+    return {"converter": "tf.lite", **_reduced(file, road.precision)}
 
 
-def _to_onnx_by_keras(model: Any, spec: Any, file: Path) -> dict[str, Any]:
-    model.export(str(file), format="onnx", input_signature=[spec], verbose=False)
-    return {"converter": "keras export", **_onnx_facts(file)}
+def _reduced(file: Path, precision: str) -> dict[str, Any]:
+    """Return how many tensors of a TensorFlow Lite file are in ``precision``; raises ``ValueError`` if none is."""
+    if precision == "fp32":
+        return {}
+    tf, _ = _backend()
+    dtype = np.float16 if precision == "fp16" else np.int8
+    interpreter = tf.lite.Interpreter(str(file))
+    graphs = range(interpreter.num_subgraphs())
+    tensors = [one["dtype"] for graph in graphs for one in interpreter.get_tensor_details(graph)]
+    count = tensors.count(dtype)
+    if not count:
+        raise ValueError(f"TensorFlow Lite left all {len(tensors)} tensors as they were; expected some in {precision}")
+    return {f"{np.dtype(dtype).name}_tensors": count, "tensors": len(tensors)}
 
 
-def _to_onnx_by_tf2onnx(model: Any, spec: Any, file: Path) -> dict[str, Any]:
+def _to_openvino(model: Any, road: Road, file: Path) -> dict[str, Any]:
+    import openvino
+
+    with tempfile.TemporaryDirectory(dir=file.parent) as saved:
+        _to_savedmodel(model, road, Path(saved))
+        # Constants would be stored in half precision unless told otherwise.
+        openvino.save_model(openvino.convert_model(saved), file, compress_to_fp16=False)
+    return {"converter": "openvino convert_model of a SavedModel", "openvino": openvino.__version__}
+
+
+def _to_tfjs(model: Any, road: Road, file: Path) -> dict[str, Any]:
+    import tensorflowjs
+    from tensorflowjs.converters import tf_saved_model_conversion_v2
+
+    with tempfile.TemporaryDirectory(dir=file.parent) as saved:
+        _to_savedmodel(model, road, Path(saved))
+        # As it is by default, with Switch and Merge, TensorFlow.js runs no loop of Keras to its end.
+        tf_saved_model_conversion_v2.convert_tf_saved_model(saved, str(file), control_flow_v2=True)
+    return {"converter": "tensorflowjs graph model", "tensorflowjs": tensorflowjs.__version__}
+
+
+def _to_onnx_by_keras(model: Any, road: Road, file: Path) -> dict[str, Any]:
+    model.export(str(file), format="onnx", input_signature=[road.spec], opset_version=road.opset, verbose=False)
+    return {"converter": "keras export", "opset_asked": road.opset, **_onnx_facts(file)}
+
+
+def _to_onnx_by_tf2onnx(model: Any, road: Road, file: Path) -> dict[str, Any]:
     import tf2onnx
 
-    tf2onnx.convert.from_keras(model, input_signature=[spec], output_path=str(file))
-    return {"converter": "tf2onnx from_keras", **_onnx_facts(file)}
+    tf2onnx.convert.from_keras(model, input_signature=[road.spec], opset=road.opset, output_path=str(file))
+    return {"converter": "tf2onnx from_keras", "opset_asked": road.opset, **_onnx_facts(file)}
 
 
 def _onnx_facts(file: Path) -> dict[str, Any]:
@@ -213,10 +330,12 @@ def _onnx_facts(file: Path) -> dict[str, Any]:
     return {"tf2onnx": tf2onnx.__version__, "opset": opset, "ir_version": written.ir_version}
 
 
-_CONVERTERS: dict[str, tuple[str, Callable[[Any, Any, Path], dict[str, Any]]]] = {
+_CONVERTERS: dict[str, tuple[str, Callable[[Any, Road, Path], dict[str, Any]]]] = {
     "savedmodel": ("model", _to_savedmodel),
     "keras": ("model.keras", _to_keras),
     "tflite": ("model.tflite", _to_tflite),
+    "openvino": ("model.xml", _to_openvino),
+    "tfjs": ("model", _to_tfjs),
     "onnx-keras": ("model.onnx", _to_onnx_by_keras),
     "onnx-tf2onnx": ("model.onnx", _to_onnx_by_tf2onnx),
 }
@@ -530,7 +649,8 @@ def _search(tf: Any, step: Any, memory: Any, first: Any) -> dict[str, Any]:
 def _extend(tf: Any, step: Any, memory: Any, beams: _Beams) -> _Beams:
     """Write one more letter: of all continuations of a row's beams, keep the ``BEAMS`` likeliest."""
     logits, state = step([tf.reshape(beams.last, [-1]), beams.state, memory])
-    likely = tf.reshape(tf.nn.log_softmax(logits), [-1, BEAMS, LETTERS])
+    # In half precision, too, the scores are sums of many logarithms and stay as they are.
+    likely = tf.reshape(tf.cast(tf.nn.log_softmax(logits), tf.float32), [-1, BEAMS, LETTERS])
     # A word that has ended goes on with the end sign alone, at no cost.
     end_only = tf.constant([0.0] + [IMPOSSIBLE] * (LETTERS - 1))
     ended = tf.cast(beams.ended, tf.float32)[:, :, None]

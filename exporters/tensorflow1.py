@@ -48,8 +48,17 @@ PATHS = {
     "onnx-tf2onnx-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
 }
 
-#: The newest that tf2onnx 1.15 writes unless told otherwise: later ones it knows in part only.
-OPSET = 15
+#: What tf2onnx 1.15 writes unless told otherwise; the opset of 2019, with which its loops still become valid ONNX; the
+#: newest, beyond which it refuses.
+OPSET, OLDEST, NEWEST = 15, 9, 18
+PATHS.update(
+    {
+        f"{path}+opset{opset}": {**way, "opset": opset}
+        for path, way in PATHS.items()
+        if way["kind"] == "onnx"
+        for opset in (OLDEST, NEWEST)
+    }
+)
 CLASSES = 10
 #: Letters of the digit names and their longest spelling with its end, as ``data/digits.py`` has them.
 LETTERS, LENGTH = 16, 6
@@ -118,11 +127,11 @@ def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: s
     """
     if path not in PATHS:
         raise ValueError(f"tensorflow1 has no path {path!r}; it has {', '.join(PATHS)}")
-    network = trained.network
-    if PATHS[path]["batch"] == "static":
+    network, way = trained.network, PATHS[path]
+    if way["batch"] == "static":
         network = _deploy(trained.model, (len(inputs["x"]), *trained.shape), trained.weights)
-    entry, convert = _CONVERTERS[path.replace("-dynamic", "")]
-    facts = convert(network, Path(folder) / entry)
+    entry, convert = _CONVERTERS[path.partition("+")[0].replace("-dynamic", "")]
+    facts = convert(network, way.get("opset", OPSET), Path(folder) / entry)
     return {"entry": entry, "facts": {"tensorflow": _backend().__version__, **facts}}
 
 
@@ -177,22 +186,22 @@ def _deploy(model: str, shape: tuple[int | None, ...], weights: dict[str, np.nda
     return Network(session, x, outputs)
 
 
-# --- Converters: (network, where to write) -> facts
+# --- Converters: (network, opset, where to write) -> facts
 
 
-def _to_savedmodel(network: Network, file: Path) -> dict[str, Any]:
+def _to_savedmodel(network: Network, opset: int, file: Path) -> dict[str, Any]:
     tf = _backend()
     with network.session.graph.as_default():
         tf.saved_model.simple_save(network.session, str(file), {"x": network.x}, network.outputs)
     return {"converter": "tf.saved_model", "signature": "serving_default"}
 
 
-def _to_frozen(network: Network, file: Path) -> dict[str, Any]:
+def _to_frozen(network: Network, opset: int, file: Path) -> dict[str, Any]:
     file.write_bytes(_frozen(network).SerializeToString())
     return {"converter": "tf.graph_util"}
 
 
-def _to_tflite(network: Network, file: Path) -> dict[str, Any]:
+def _to_tflite(network: Network, opset: int, file: Path) -> dict[str, Any]:
     tf = _backend()
     converter = tf.lite.TFLiteConverter.from_session(network.session, [network.x], list(network.outputs.values()))
     with _own_programs():
@@ -200,7 +209,7 @@ def _to_tflite(network: Network, file: Path) -> dict[str, Any]:
     return {"converter": "tf.lite with toco"}
 
 
-def _to_onnx(network: Network, file: Path) -> dict[str, Any]:
+def _to_onnx(network: Network, opset: int, file: Path) -> dict[str, Any]:
     import onnx
     import tf2onnx
 
@@ -212,17 +221,17 @@ def _to_onnx(network: Network, file: Path) -> dict[str, Any]:
         # into its loop, where tf2onnx does not see them, and what could be LSTM or GRU becomes Scan.
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph,
-            opset=OPSET,
+            opset=opset,
             input_names=["x:0"],
             output_names=[f"{name}:0" for name in outputs],
             tensors_to_rename={f"{name}:0": name for name in ("x", *outputs)},
         )
         model = tf2onnx.optimizer.optimize_graph(converted).make_model("tensorflow1")
     onnx.save(model, str(file))
-    return {"converter": "tf2onnx process_tf_graph", **_onnx_facts(file)}
+    return {"converter": "tf2onnx process_tf_graph", "opset_asked": opset, **_onnx_facts(file)}
 
 
-_CONVERTERS: dict[str, tuple[str, Callable[[Network, Path], dict[str, Any]]]] = {
+_CONVERTERS: dict[str, tuple[str, Callable[[Network, int, Path], dict[str, Any]]]] = {
     "savedmodel": ("model", _to_savedmodel),
     "frozen": ("model.pb", _to_frozen),
     "tflite": ("model.tflite", _to_tflite),

@@ -1,4 +1,4 @@
-"""PyTorch: the fourteen reference models, their training, and the eight ways in which a PyTorch model is handed over.
+"""PyTorch: the fourteen reference models, their training, and the ways in which a PyTorch model is handed over.
 
 Loaded by path only, so that the name of this file never hides the real ``torch``, which is imported inside functions.
 """
@@ -6,6 +6,7 @@ Loaded by path only, so that the name of this file never hides the real ``torch`
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import signal
 import subprocess
@@ -32,9 +33,30 @@ ENVIRONMENT = {
         "pnnx==20261020",
     ],
 }
+#: What converts a trained model, and what it wants beside it. The usual environment goes without: not every system has
+#: wheels of all of these, and PyTorch trains there all the same.
+ENVIRONMENTS = {
+    "converters": {
+        "python": ">=3.11,<3.14",
+        "requirements": [
+            *ENVIRONMENT["requirements"],
+            "executorch==1.5.1",
+            "coremltools==9.0",
+            "openvino==2026.4.1",
+            "torchao==0.18.0",
+        ],
+    },
+    # By way of the package of its quantizer it wants an older typing_extensions than ONNX's packages do.
+    "litert": {
+        "python": ">=3.11,<3.14",
+        "requirements": ["torch==2.13.0", "litert-torch==0.10.0", "numpy==2.4.6", "protobuf==7.36.2", "sympy==1.14.0"],
+        "env": {"JAX_PLATFORMS": "cpu"},
+    },
+}
 LAYOUT = "channels-first"
-#: ``torchscript`` has no static variant: a trace records no batch size. ``ncnn`` has no other: pnnx removes the axis.
-PATHS = {
+#: ``torchscript`` has no static variant: a trace records no batch size. ``ncnn`` has no other: pnnx removes the axis;
+#: nor have ``litert``, ``executorch`` and ``coreml``, whose home are devices that plan their memory beforehand.
+_BASES: dict[str, dict[str, Any]] = {
     "torchscript": {"kind": "native", "format": "torchscript", "batch": "dynamic"},
     "pt2": {"kind": "native", "format": "pt2", "batch": "static"},
     "pt2-dynamic": {"kind": "native", "format": "pt2", "batch": "dynamic"},
@@ -43,10 +65,51 @@ PATHS = {
     "onnx-torchscript": {"kind": "onnx", "format": "onnx", "batch": "static"},
     "onnx-torchscript-dynamic": {"kind": "onnx", "format": "onnx", "batch": "dynamic"},
     "ncnn": {"kind": "native", "format": "ncnn", "batch": "static"},
+    "aotinductor": {"kind": "native", "format": "aotinductor", "batch": "static"},
+    "aotinductor-dynamic": {"kind": "native", "format": "aotinductor", "batch": "dynamic"},
+    "executorch": {"kind": "native", "format": "executorch", "batch": "static", "environment": "converters"},
+    "openvino": {"kind": "native", "format": "openvino-ir", "batch": "static", "environment": "converters"},
+    "openvino-dynamic": {"kind": "native", "format": "openvino-ir", "batch": "dynamic", "environment": "converters"},
+    "coreml": {"kind": "native", "format": "coreml", "batch": "static", "environment": "converters"},
+    "litert": {"kind": "native", "format": "tflite", "batch": "static", "environment": "litert"},
 }
-
-#: Asked of both ONNX exporters, so that they differ in nothing else; the newest that the dynamo one starts from.
+#: Asked of both ONNX exporters where a path says nothing else, so that they differ in nothing else.
 OPSET = 18
+#: What else is asked for: 20, which is the default of both; old ones (the TorchScript exporter goes down to 7, but has
+#: fewer operators there; the dynamo one converts down from 18, and keeps 18 without a word where that fails); and new
+#: ones (23 is the newest of the TorchScript exporter; the dynamo one breaks attention from 26 on).
+_OPSETS = {"onnx-dynamo": (16, 17, 20, 25), "onnx-torchscript": (9, 20, 23)}
+_PRECISIONS = {
+    "pt2-dynamic": ("fp16", "bf16", "int8-dynamic"),
+    "onnx-dynamo-dynamic": ("bf16",),
+    "aotinductor-dynamic": ("int8-dynamic",),
+    "executorch": ("fp16",),
+    "litert": ("fp16", "int8-dynamic", "int8-static"),
+}
+PATHS = {
+    **_BASES,
+    **{
+        f"{base}{batch}+opset{opset}": {**_BASES[base + batch], "opset": opset}
+        for base, opsets in _OPSETS.items()
+        for batch in ("", "-dynamic")
+        for opset in opsets
+    },
+    **{
+        f"{base}+{precision}": {
+            **_BASES[base],
+            "precision": precision,
+            # torchao is there only.
+            **({"environment": "converters"} if precision == "int8-dynamic" and base != "litert" else {}),
+        }
+        for base, precisions in _PRECISIONS.items()
+        for precision in precisions
+    },
+}
+#: Training rows that the ranges of integers are calibrated on.
+CALIBRATION = 200
+#: Instructions that compiled code may use on an x86_64 processor, whatever else the one that compiles has: vectors of
+#: 256 bits are AVX2, which all servers since 2015 have. No more is asked of the compiler by name of a processor.
+_COMPILED = {"cpp.simdlen": 256, "cpp.march": "", "compile_threads": 1}
 CLASSES = 10
 #: Letters that a digit name may hold, counting the end symbol (number 0, which is the start symbol as well).
 LETTERS = 16
@@ -68,10 +131,19 @@ class Family(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained model: ``network`` is in evaluation mode and needs no gradients."""
+    """A trained model: ``network`` is in evaluation mode and needs no gradients; ``rows`` are to calibrate on."""
 
     model: str
     network: Any
+    rows: np.ndarray
+
+
+class Asked(NamedTuple):
+    """How a path wants its artifact: a symbolic batch or not, the opset of ONNX, and the precision."""
+
+    dynamic: bool
+    opset: int
+    precision: str
 
 
 def train(model: str, data: Any, seed: int) -> Trained:
@@ -99,7 +171,7 @@ def train(model: str, data: Any, seed: int) -> Trained:
             torch.nn.functional.cross_entropy(logits.flatten(0, -2), y[rows].flatten()).backward()
             optimizer.step()
             schedule.step()
-    return Trained(model, network.eval().requires_grad_(requires_grad=False))
+    return Trained(model, network.eval().requires_grad_(requires_grad=False), data.train_x["x"][:CALIBRATION])
 
 
 def predict(trained: Trained, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -116,8 +188,9 @@ def predict(trained: Trained, inputs: dict[str, np.ndarray]) -> dict[str, np.nda
 def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: str) -> dict[str, Any]:
     """Write ``trained`` below ``folder`` in the way that ``path`` names; the exporter's own exceptions come through.
 
-    The artifact's input is ``x``, and ``in0`` for ncnn. Its outputs have the names that ``predict`` gives them in ONNX;
-    TorchScript, pt2 and ncnn know outputs by their position only. Raises ``ValueError`` for an unknown path.
+    The artifact's input is ``x``, ``in0`` for ncnn and ``args_0`` for LiteRT. Its outputs have the names that
+    ``predict`` gives them in ONNX, OpenVINO and Core ML; the others know outputs by their position only. Both are
+    single precision whatever the artifact computes in. Raises ``ValueError`` for an unknown path.
     """
     import torch
 
@@ -129,13 +202,25 @@ def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: s
         "onnx-dynamo": _onnx_dynamo,
         "onnx-torchscript": _onnx_legacy,
         "ncnn": _ncnn,
+        "aotinductor": _aotinductor,
+        "executorch": _executorch,
+        "openvino": _openvino,
+        "coreml": _coreml,
+        "litert": _litert,
     }
-    example = torch.from_numpy(inputs["x"])
-    dynamic = PATHS[path]["batch"] == "dynamic"
+    declared = PATHS[path]
+    dynamic, precision = declared["batch"] == "dynamic", declared.get("precision", "fp32")
+    asked = Asked(dynamic, declared.get("opset", OPSET), precision)
+    base = path.partition("+")[0].removesuffix("-dynamic")
+    # Rows of one channel have a stride of nothing there, which ExecuTorch refuses.
+    example = torch.from_numpy(inputs["x"]).clone(memory_format=torch.contiguous_format)
     with torch.no_grad(), _plain_attention(), warnings.catch_warnings():
         # Both TorchScript and the exporter built on it announce their own deprecation on every call.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return write[path.removesuffix("-dynamic")](trained, example, Path(folder), dynamic=dynamic)
+        # LiteRT's quantizer is handed the network as it is, and makes less of it afterwards.
+        if base != "litert":
+            trained = trained._replace(network=_in_precision(trained.network, asked.precision))
+        return write[base](trained, example, Path(folder), asked)
 
 
 @contextlib.contextmanager
@@ -151,20 +236,24 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _torchscript(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+def _torchscript(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
     network, method = _torchscript_capture(trained.network, example)
     network.save(str(folder / "model.pt"))
     return {"entry": "model.pt", "facts": {"exporter": "torch.jit", "capture": method}}
 
 
-def _pt2(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+def _pt2(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
     import torch
 
-    torch.export.save(_program(trained.network, example, dynamic=dynamic), folder / "model.pt2")
+    program = _program(trained.network, example, dynamic=asked.dynamic)
+    if asked.precision == "int8-dynamic":
+        # Else the archive has operators of torchao's own, and a PyTorch without that does not load it.
+        program = program.run_decompositions()
+    torch.export.save(program, folder / "model.pt2")
     return {"entry": "model.pt2", "facts": {"exporter": "torch.export", "capture": "export(strict=False)"}}
 
 
-def _onnx_dynamo(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+def _onnx_dynamo(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
     import torch
 
     # It warns on every call that torchvision, which nothing here uses, is not installed.
@@ -172,22 +261,22 @@ def _onnx_dynamo(trained: Trained, example: Any, folder: Path, *, dynamic: bool)
     file = folder / "model.onnx"
     # Captured here and not by the exporter, which would quietly try one strategy after another.
     torch.onnx.export(
-        _program(trained.network, example, dynamic=dynamic),
+        _program(trained.network, example, dynamic=asked.dynamic),
         (example,),
         file,
         dynamo=True,
         # Known to the program already, but not its name: without it the axis would be called s77.
-        dynamic_shapes=_shapes(dynamic=dynamic),
+        dynamic_shapes=_shapes(dynamic=asked.dynamic),
         external_data=False,
         input_names=["x"],
         output_names=list(_family(trained.model).outputs),
-        opset_version=OPSET,
+        opset_version=asked.opset,
         verbose=False,
     )
-    return {"entry": file.name, "facts": _onnx_facts(file, "torch.onnx dynamo=True", "export(strict=False)")}
+    return {"entry": file.name, "facts": _onnx_facts(file, asked, "torch.onnx dynamo=True", "export(strict=False)")}
 
 
-def _onnx_legacy(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+def _onnx_legacy(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
     import torch
 
     file = folder / "model.onnx"
@@ -204,14 +293,14 @@ def _onnx_legacy(trained: Trained, example: Any, folder: Path, *, dynamic: bool)
         dynamo=False,
         input_names=["x"],
         output_names=list(names),
-        dynamic_axes={name: {0: "batch"} for name in batched} if dynamic else None,
-        opset_version=OPSET,
+        dynamic_axes={name: {0: "batch"} for name in batched} if asked.dynamic else None,
+        opset_version=asked.opset,
         verbose=False,
     )
-    return {"entry": file.name, "facts": _onnx_facts(file, "torch.onnx dynamo=False", method)}
+    return {"entry": file.name, "facts": _onnx_facts(file, asked, "torch.onnx dynamo=False", method)}
 
 
-def _ncnn(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dict[str, Any]:
+def _ncnn(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
     """Write ``model.ncnn.param``, the graph, and ``model.ncnn.bin``, the weights in single precision.
 
     Raises ``RuntimeError`` with the last words of pnnx where it writes none. What it has no ncnn layer for, it writes
@@ -242,6 +331,143 @@ def _ncnn(trained: Trained, example: Any, folder: Path, *, dynamic: bool) -> dic
     return {"entry": graph.name, "facts": {"exporter": f"pnnx {metadata.version('pnnx')}", "capture": method}}
 
 
+def _aotinductor(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Write ``model.pt2``: C++ that Inductor wrote, compiled with g++, for x86_64 processors with AVX2."""
+    import torch
+
+    file = folder / "model.pt2"
+    program = _program(trained.network, example, dynamic=asked.dynamic)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file), inductor_configs=_COMPILED)
+    facts = {"exporter": "torch._inductor.aoti_compile_and_package", "capture": "export(strict=False)"}
+    return {"entry": file.name, "facts": {**facts, "simdlen": _COMPILED["cpp.simdlen"]}}
+
+
+def _executorch(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Write ``model.pte``, with all that XNNPACK takes handed to it; the facts name what it does not take."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = _program(trained.network, example, dynamic=False)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    # Before memory is planned: later there are operators that only copy and allocate.
+    called = [node.target for node in lowered.exported_program().graph.nodes if node.op == "call_function"]
+    names = [target.name() for target in called if hasattr(target, "name")]
+    delegates = names.count("executorch_call_delegate")
+    left = sorted({name for name in names if name != "executorch_call_delegate"})
+    (folder / "model.pte").write_bytes(lowered.to_executorch().buffer)
+    facts = {"exporter": "executorch", "capture": "export(strict=False)", "delegate": "XNNPACK"}
+    return {"entry": "model.pte", "facts": {**facts, "delegated_parts": delegates, "not_delegated": " ".join(left)}}
+
+
+def _openvino(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Write ``model.xml``, the graph, and ``model.bin``, the weights as they are; raises ``OpConversionFailure``."""
+    import openvino
+
+    converted = openvino.convert_model(_program(trained.network, example, dynamic=asked.dynamic))
+    # It takes no shape over from the program, and calls outputs by the last operator.
+    converted.reshape([-1 if asked.dynamic else len(example), *example.shape[1:]])
+    for output, name in zip(converted.outputs, _family(trained.model).outputs, strict=True):
+        output.get_tensor().set_names({name})
+    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+    facts = {"exporter": f"openvino {openvino.__version__.partition('-')[0]}", "capture": "export(strict=False)"}
+    return {"entry": "model.xml", "facts": facts}
+
+
+def _coreml(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Write ``model.mlpackage``, an ML program in single precision for macOS 13 and later."""
+    import coremltools
+
+    network, method = _torchscript_capture(trained.network, example)
+    converted = coremltools.convert(
+        network,
+        inputs=[coremltools.TensorType(name="x", shape=example.shape)],
+        outputs=[coremltools.TensorType(name=name) for name in _family(trained.model).outputs],
+        convert_to="mlprogram",
+        # Half would be usual.
+        compute_precision=coremltools.precision.FLOAT32,
+        minimum_deployment_target=coremltools.target.macOS13,
+        skip_model_load=True,
+    )
+    converted.save(str(folder / "model.mlpackage"))
+    facts = {"exporter": f"coremltools {coremltools.__version__}", "capture": method}
+    return {"entry": "model.mlpackage", "facts": {**facts, "specification": converted.get_spec().specificationVersion}}
+
+
+def _litert(trained: Trained, example: Any, folder: Path, asked: Asked) -> dict[str, Any]:
+    """Write ``model.tflite``, in a lower precision by the quantizer that LiteRT's converter brings along."""
+    from importlib import metadata
+
+    import litert_torch
+
+    network = trained.network
+    network = network.portable() if hasattr(network, "portable") else network
+    converted, file = litert_torch.convert(network, (example,)), folder / "model.tflite"
+    converted.export(str(file))
+    facts = {"exporter": f"litert-torch {metadata.version('litert-torch')}", "capture": "export(strict=False)"}
+    if asked.precision != "fp32":
+        _quantize_tflite(file, asked.precision, trained.rows)
+        facts["quantizer"] = f"ai-edge-quantizer {metadata.version('ai-edge-quantizer')}"
+    return {"entry": file.name, "facts": facts}
+
+
+def _quantize_tflite(file: Path, precision: str, rows: np.ndarray) -> None:
+    """Replace ``file`` by itself in ``precision``; ranges of activations come from ``rows``, one by one."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+
+    quantize = quantizer.Quantizer(str(file))
+    kinds, algorithms = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
+    if precision == "fp16":
+        quantize.add_weight_only_config(".*", kinds.ALL_SUPPORTED, num_bits=16, algorithm_key=algorithms.FLOAT_CASTING)
+    elif precision == "int8-dynamic":
+        quantize.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    else:
+        quantize.load_quantization_recipe(recipe.static_wi8_ai8())
+        # The border stays as it is: the file takes and gives single precision.
+        for kind in (kinds.INPUT, kinds.OUTPUT):
+            quantize.update_quantization_recipe(".*", kind, algorithm_key=algorithms.NO_QUANTIZE)
+    ranges = None
+    if quantize.need_calibration:
+        ((key, signature),) = Interpreter(str(file)).get_signature_list().items()
+        (name,) = signature["inputs"]
+        ranges = quantize.calibrate({key: [{name: rows[row : row + 1]} for row in range(len(rows))]})
+    quantize.quantize(ranges).export_model(str(file), overwrite=True)
+
+
+def _in_precision(network: Any, precision: str) -> Any:
+    """Return a copy of ``network`` that computes in ``precision`` between an input and outputs of single precision.
+
+    int8 is that of torchao: weights of linear layers in eight bits by channel, their inputs by row while it runs.
+    """
+    import torch
+    from torch import nn
+
+    if precision == "fp32":
+        return network
+    inner = copy.deepcopy(network.portable() if hasattr(network, "portable") else network)
+    if precision == "int8-dynamic":
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+        quantize_(inner, Int8DynamicActivationInt8WeightConfig())
+        return inner
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+    class Lowered(nn.Module):
+        """Casts its input, and such outputs as are no integers back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner.to(dtype)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            found = self.inner(x.to(dtype))
+            if isinstance(found, torch.Tensor):
+                return found.float()
+            return tuple(one.float() if one.is_floating_point() else one for one in found)
+
+    return Lowered().eval()
+
+
 def _torchscript_capture(network: Any, example: Any) -> tuple[Any, str]:
     """Return ``network`` in TorchScript and how it got there: a network with a loop is compiled, any other traced."""
     import torch
@@ -267,13 +493,14 @@ def _shapes(*, dynamic: bool) -> tuple[Any, ...] | None:
     return ({0: torch.export.Dim("batch", min=1, max=1024)},) if dynamic else None
 
 
-def _onnx_facts(file: Path, exporter: str, capture: str) -> dict[str, Any]:
+def _onnx_facts(file: Path, asked: Asked, exporter: str, capture: str) -> dict[str, Any]:
     """Return what stands in the ONNX ``file``, which need not be what was asked for."""
     import onnx
 
     written = onnx.load(file)
     opset = next(entry.version for entry in written.opset_import if entry.domain in ("", "ai.onnx"))
-    return {"exporter": exporter, "capture": capture, "opset": opset, "ir_version": written.ir_version}
+    facts = {"exporter": exporter, "capture": capture, "opset_asked": asked.opset, "opset": opset}
+    return {**facts, "ir_version": written.ir_version}
 
 
 def _family(model: str) -> Family:

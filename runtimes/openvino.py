@@ -1,4 +1,4 @@
-"""OpenVINO on its CPU plug-in in 32-bit precision, reading ONNX, SavedModel and TensorFlow Lite itself."""
+"""OpenVINO on its CPU plug-in in 32-bit precision: reads ONNX, SavedModel, TensorFlow Lite and its own IR itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENVIRONMENTS = {"": {"python": ">=3.11,<3.14", "requirements": ["openvino==2026.4.1", "numpy==2.4.6"]}}
-FORMATS = ("onnx", "savedmodel", "tflite")
+FORMATS = ("onnx", "openvino-ir", "savedmodel", "tflite")
 
 
 class Session(NamedTuple):

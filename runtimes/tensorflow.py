@@ -23,6 +23,7 @@ ENVIRONMENTS = {
             "ml_dtypes==0.6.0",
             "flatbuffers==25.12.19",
             "optree==0.20.0",
+            "openvino==2026.4.1",
         ],
         "env": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
     }

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from portmatrix import environments, wheels
 from portmatrix.commands import Patience
@@ -21,8 +22,9 @@ from portmatrix.types import PlatformSpec
 BUILDER = 1
 #: The variable by which the runner is told where the runtime's shared library is.
 LIBRARY = "PORTMATRIX_LIBRARY"
-#: Wheels are for some version of CPython; the shared library in them is the same in all.
-PYTHON = "3.12"
+#: Wheels are for some version of CPython; the shared library in them is mostly the same in all. The first one is taken
+#: that the plug-in's ``python`` allows: not every index has a wheel of the same build for all of them.
+PYTHONS = ("3.12", "3.11", "3.13", "3.10", "3.14")
 _COMPILER = EnvironmentSpec(requirements=(ZIG,))
 
 
@@ -82,7 +84,15 @@ def glob_for(spec: EnvironmentSpec, where: str) -> str:
 def key(spec: EnvironmentSpec, source: Path, platform: PlatformSpec) -> str:
     """Return the key of the program's environment on ``platform``: its runner, and the wheels with its library."""
     rests_on = [BUILDER, runner_key(source, platform), sorted(spec.requirements), sorted(spec.library.items())]
+    if (python := python_of(spec)) != PYTHONS[0]:
+        rests_on.append(python)
     return f"program-{source.stem}-{digest_of(rests_on)[:16]}"
+
+
+def python_of(spec: EnvironmentSpec) -> str:
+    """Return the version of CPython whose wheels are taken: the first that the plug-in allows."""
+    allowed = SpecifierSet(spec.python)
+    return next((python for python in PYTHONS if allowed.contains(python)), PYTHONS[0])
 
 
 def install_library(spec: EnvironmentSpec, platform: PlatformSpec, folder: Path, patience: Patience) -> Path:
@@ -91,7 +101,7 @@ def install_library(spec: EnvironmentSpec, platform: PlatformSpec, folder: Path,
     What the wheels need of Python is not installed: there is no Python. Raises ``EnvironmentFailure``.
     """
     glob = glob_for(spec, platform.os)
-    wheels.install(spec.requirements, wheels.tags_for(platform, PYTHON), folder, patience, dependencies=False)
+    wheels.install(spec.requirements, wheels.tags_for(platform, python_of(spec)), folder, patience, dependencies=False)
     return find_library(folder, glob, platform)
 
 

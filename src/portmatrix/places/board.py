@@ -310,7 +310,7 @@ def _program(building: _Building, folder: Path, announce: Announce, patience: Pa
     assert wanted.program is not None
     shutil.copy(programs.compiled(store, wanted.program, platform, announce, patience), folder / "runner")
     packages = building.scratch / "packages"
-    tags = _tags(platform, building.board.facts, programs.PYTHON)
+    tags = _tags(platform, building.board.facts, programs.python_of(spec))
     try:
         glob = programs.glob_for(spec, platform.os)
         wheels.install(spec.requirements, tags, packages, patience, dependencies=False)
