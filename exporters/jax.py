@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,8 +126,8 @@ def predict(trained: Trained, inputs: dict[str, np.ndarray]) -> dict[str, np.nda
 def export(trained: Trained, path: str, inputs: dict[str, np.ndarray], folder: str) -> dict[str, Any]:
     """Write ``trained`` below ``folder`` in the way that ``path`` names; the exporter's own exceptions come through.
 
-    The artifact's input is ``x`` and its outputs have the names that ``predict`` gives them; StableHLO knows an input
-    by its position only, and outputs in the order of their names. Raises ``ValueError`` for an unknown path.
+    The artifact's input is ``x`` and its outputs have the names that ``predict`` gives them; StableHLO knows inputs
+    and outputs by their position only. Raises ``ValueError`` for an unknown path.
     """
     if path not in PATHS:
         raise ValueError(f"jax has no path {path!r}; it has {', '.join(PATHS)}")
@@ -242,7 +243,11 @@ def _halved(network: Any, dtype: str) -> Callable[[Any], dict[str, Any]]:
 
     graph, floating, others = nnx.split(network, (nnx.Param, nnx.BatchStat), ...)
     halved = nnx.merge(graph, jax.tree.map(lambda value: cast(value, dtype), floating), others)
-    return lambda x: {name: cast(value, "float32") for name, value in halved(x.astype(dtype)).items()}
+    def forward(x: Any) -> dict[str, Any]:
+        made = halved(x.astype(dtype))
+        return type(made)((name, cast(value, "float32")) for name, value in made.items())
+
+    return forward
 
 
 def _savedmodel(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path) -> dict[str, Any]:
@@ -313,6 +318,7 @@ def _onnx(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path) -> d
     """Write ``model.onnx`` with the opset that ``way`` asks for, or else with the exporter's own."""
     from importlib import metadata
 
+    import jax
     import jax2onnx
     import onnx
 
@@ -320,20 +326,24 @@ def _onnx(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path) -> d
     asked = {"opset": way["opset"]} if "opset" in way else {}
     size = "batch" if way["batch"] == "dynamic" else shape[0]
     names = list(trained.forward(np.zeros(shape, np.float32)))
-    jax2onnx.to_onnx(
-        trained.network,
-        [(size, *shape[1:])],
-        return_mode="file",
-        output_path=str(file),
-        input_names=["x"],
-        output_names=names,
-        **asked,
-    )
+    try:
+        jax2onnx.to_onnx(
+            trained.network,
+            [(size, *shape[1:])],
+            return_mode="file",
+            output_path=str(file),
+            input_names=["x"],
+            output_names=names,
+            **asked,
+        )
+    finally:
+        # What it traces, it traces into operators of its own, which JAX would remember for the next path.
+        jax.clear_caches()
     written = onnx.load(file)
     onnx.checker.check_model(written, full_check=True)
     opset = next(entry.version for entry in written.opset_import if entry.domain == "")
     facts = {"exporter": f"jax2onnx {metadata.version('jax2onnx')}", "opset": opset, "ir_version": written.ir_version}
-    return {"entry": file.name, "facts": {**facts, **({"opset_asked": asked["opset"]} if asked else {})}}
+    return {"entry": file.name, "facts": {**facts, "opset_asked": asked.get("opset", "the exporter's own")}}
 
 
 # --- Classifiers: N x ... -> {"logits": N x 10}
@@ -746,7 +756,9 @@ def _search(decoder: Any, memory: Any, state: tuple[Any, Any]) -> dict[str, Any]
         lambda beams: _extend(decoder, memory, beams),
         start,
     )
-    return {"scores": found.scores[:, 0], "steps": found.step.reshape(1), "tokens": found.tokens[:, 0]}
+    # In this order: JAX sorts the names of a plain dictionary, and the first output is the answer.
+    made = (("tokens", found.tokens[:, 0]), ("scores", found.scores[:, 0]), ("steps", found.step.reshape(1)))
+    return OrderedDict(made)
 
 
 def _extend(decoder: Any, memory: Any, beams: Beams) -> Beams:

@@ -60,8 +60,19 @@ def reduce(artifact: str, precision: str, rows: Mapping[str, np.ndarray], folder
 def _half(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None:
     import onnx
     from onnxruntime.transformers import float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    onnx.save(float16.convert_float_to_float16(onnx.load(artifact), keep_io_types=True), str(target))
+    model = onnx.load(artifact)
+    # Files of IR below 4 list constants among the inputs, and inputs are to stay as they are.
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [tensor for tensor in model.graph.input if tensor.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
+    reduced = OnnxModel(float16.convert_float_to_float16(model, keep_io_types=True))
+    # It writes the casts of inputs behind the nodes that read them, which ONNX does not allow.
+    reduced.topological_sort()
+    onnx.save(reduced.model, str(target))
 
 
 def _dynamic(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None:

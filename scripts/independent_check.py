@@ -17,7 +17,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,23 +234,26 @@ def checked(loaded: suite.Suite, store: Store, record: Record, beside: Path) -> 
             for tensor in manifest.signature.outputs
         ],
     }
-    program = _PROGRAM.replace("#LOADER", loader_of(cell.runtime) or "")
+    told = told_by(built.command[0], {**os.environ, **spec.env}, loader_of(cell.runtime) or "", request)
+    return verdict_of(told, manifest.accuracy, loaded.spec.precision.accuracy_drop)
+
+
+def told_by(python: str, env: Mapping[str, str], loader: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the program with ``loader`` in the interpreter ``python`` finds: ``strict``, ``loose`` and
+    ``accuracy``, or an ``error``.
+    """
+    command = [python, "-c", _PROGRAM.replace("#LOADER", loader)]
     try:
         ran = subprocess.run(
-            [built.command[0], "-c", program],
-            input=json.dumps(request),
-            env={**os.environ, **spec.env},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
+            command, input=json.dumps(request), env=env, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"FAIL no answer within {SECONDS} s"
+        return {"error": f"no answer within {SECONDS} s"}
     told = [line for line in ran.stdout.splitlines() if line.startswith("TOLD ")]
     if not told:
-        return f"FAIL ended with status {ran.returncode}"
-    return _verdict(json.loads(told[-1].removeprefix("TOLD ")), manifest, loaded.spec.precision.accuracy_drop)
+        return {"error": f"ended with status {ran.returncode}"}
+    found: dict[str, Any] = json.loads(told[-1].removeprefix("TOLD "))
+    return found
 
 
 def _sets(manifest: Manifest) -> Iterator[dict[str, Any]]:
@@ -260,16 +263,17 @@ def _sets(manifest: Manifest) -> Iterator[dict[str, Any]]:
         yield manifest.held_out.model_dump(mode="json")
 
 
-def _verdict(told: dict[str, Any], manifest: Manifest, allowed: float) -> str:
+def verdict_of(told: Mapping[str, Any], accuracy: float | None, allowed: float) -> str:
+    """Return the verdict that follows from what was told, and why; ``accuracy`` is the framework's own."""
     if "error" in told:
         return f"FAIL {told['error']}"
-    if told["accuracy"] is not None and manifest.accuracy is not None:
-        lost = manifest.accuracy - told["accuracy"]
+    if told["accuracy"] is not None and accuracy is not None:
+        lost = accuracy - told["accuracy"]
         return f"{'PASS' if lost <= allowed + 1e-9 else 'FAIL'} accuracy {told['accuracy']:.4f}"
     return "PASS" if told["strict"] else "DEGRADED within the loose tolerance" if told["loose"] else "FAIL differs"
 
 
-def _agrees(record: Record, found: str) -> bool:
+def agrees(record: Record, found: str) -> bool:
     """Return whether a verdict is the record's; DEGRADED by the plug-in's own word is a pass to whoever compares."""
     word = found.split(maxsplit=1)[0]
     outcome = "FAIL" if record.outcome is Outcome.XFAIL else record.outcome.value
@@ -292,9 +296,9 @@ def main() -> int:
         subprocess.run(pip, check=True)
         for record in drawn(found, options.cells, options.seed, suite.here(loaded)):
             verdict = checked(loaded, store, record, Path(folder))
-            agrees = _agrees(record, verdict)
-            wrong += not agrees
-            print(f"{'agrees ' if agrees else 'DIFFERS'} {record.outcome.value:8} {record.cell}: {verdict}", flush=True)
+            same = agrees(record, verdict)
+            wrong += not same
+            print(f"{'agrees ' if same else 'DIFFERS'} {record.outcome.value:8} {record.cell}: {verdict}", flush=True)
     print(f"{wrong} of {options.cells} differ")
     return 1 if wrong else 0
 

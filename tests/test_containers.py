@@ -296,7 +296,7 @@ def test_what_lies_between_two_folders_that_are_shared_can_be_passed_through(tmp
     ("state", "status", "expected"),
     [
         ("exited true", 137, Ending("used more than 300 MiB of memory", "model", transient=True)),
-        ("exited false", 137, Ending("the worker died of SIGKILL (signal 9)", "model", died=True)),
+        ("exited false", 137, Ending("the worker died of SIGKILL (signal 9)", "model", transient=True, died=True)),
         ("exited false", 3, None),
         ("created false", 125, Ending("docker could not run the container (status 125)", "harness", transient=True)),
     ],

@@ -104,7 +104,7 @@ def test_a_death_is_put_down_to_the_stage_announced_last(impostor: Callable[[str
         "os.kill(os.getpid(), 9)"
     )
     found = failure(lease.ask({"op": "run"}, LIMITS))
-    assert found == Failure(Stage.LOAD, "the worker died of SIGKILL (signal 9)", "model", "last words")
+    assert found == Failure(Stage.LOAD, "the worker died of SIGKILL (signal 9)", "model", "last words", transient=True)
 
 
 def test_after_a_death_the_next_request_finds_a_new_worker(impostor: Callable[[str], None], lease: Lease) -> None:

@@ -43,8 +43,12 @@ class Ending(NamedTuple):
 
 
 def died_of(what: str) -> Ending:
-    """Return the ending of a worker that died of a signal, or of what its system has instead."""
-    return Ending(f"the worker died of {what}", "model", died=True)
+    """Return the ending of a worker that died of a signal, or of what its system has instead.
+
+    SIGKILL and SIGTERM come from outside (a person, a system short of memory), and need not come again.
+    """
+    transient = what.startswith(("SIGKILL", "SIGTERM"))
+    return Ending(f"the worker died of {what}", "model", transient=transient, died=True)
 
 
 def _same(path: Path) -> str:

@@ -35,25 +35,45 @@ EXPORTERS = chosen("exporters", SUITE.plugins.exporters)
 LIMITS = SUITE.spec.limits
 
 
+#: Each exporter in each of its environments: its name, or NAME@ENVIRONMENT.
+ROOMS = [
+    f"{name}@{environment}".removesuffix("@")
+    for name in EXPORTERS
+    for environment in SUITE.plugins.exporters[name].environments
+]
+
+
+def in_room(room: str) -> Exporter:
+    """Return an exporter as it is in one of its environments."""
+    name, _, environment = room.partition("@")
+    return SUITE.plugins.exporters[name].within(environment)
+
+
+def own_paths(exporter: Exporter) -> list[str]:
+    """Return the paths that the exporter itself exports in its environment, and not portmatrix or another one."""
+    return [
+        path
+        for path, way in exporter.paths.items()
+        if not way.source and exporter.of(path).environment is exporter.environment
+    ]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over the exporters alone, with their paths, or with the suite's models."""
-    more: dict[str, Callable[[str], list[str]]] = {
-        # What is converted by portmatrix itself is no business of the exporter.
-        "path": lambda name: [key for key, way in SUITE.plugins.exporters[name].paths.items() if not way.converter],
-        "model": lambda _name: list(SUITE.spec.models),
-    }
-    for axis, values in more.items():
-        if axis in metafunc.fixturenames:
-            found = [case("exporters", name, value) for name in EXPORTERS for value in values(name)]
-            metafunc.parametrize(("exporter", axis), found, indirect=["exporter"], scope="module")
-            return
-    metafunc.parametrize("exporter", [case("exporters", name) for name in EXPORTERS], indirect=True, scope="module")
+    if "path" in metafunc.fixturenames:
+        found = [case("exporters", room, path) for room in ROOMS for path in own_paths(in_room(room))]
+        metafunc.parametrize(("exporter", "path"), found, indirect=["exporter"], scope="module")
+    elif "model" in metafunc.fixturenames:
+        found = [case("exporters", name, model) for name in EXPORTERS for model in SUITE.spec.models]
+        metafunc.parametrize(("exporter", "model"), found, indirect=["exporter"], scope="module")
+    else:
+        metafunc.parametrize("exporter", [case("exporters", room) for room in ROOMS], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
 def exporter(request: pytest.FixtureRequest) -> Exporter:
-    """The exporter under test."""
-    return SUITE.plugins.exporters[request.param]
+    """The exporter under test, in the environment under test."""
+    return in_room(request.param)
 
 
 class Workshop(NamedTuple):
@@ -72,7 +92,7 @@ class Workshop(NamedTuple):
 
     def train(self, model: str) -> Failure | None:
         """Train a model."""
-        return export.train(self.lease, self.recipe(next(iter(self.exporter.paths)), model), self._limits)
+        return export.train(self.lease, self.recipe(own_paths(self.exporter)[0], model), self._limits)
 
     def export(self, path: str) -> Bundle | Failure:
         """Train the suite's first model, unless it is the one trained last, and export it."""
@@ -152,7 +172,7 @@ def samples_fit(manifest: Manifest, folder: Path, recipe: Recipe) -> None:
 def test_the_same_seed_gives_the_same_model(workshop: Workshop, open_workshop: Callable[[], Workshop]) -> None:
     outputs = []
     for each in (workshop, open_workshop()):
-        path = next(iter(each.exporter.paths))
+        path = own_paths(each.exporter)[0]
         made = each.export(path)
         assert isinstance(made, Bundle), made
         outputs.append(run.references(each.store, made.digest, made.manifest))
@@ -172,7 +192,7 @@ def test_an_unknown_model_is_refused_with_a_reason(workshop: Workshop) -> None:
 
 
 def test_the_worker_says_what_it_ran_with(workshop: Workshop) -> None:
-    made = workshop.export(next(iter(workshop.exporter.paths)))
+    made = workshop.export(own_paths(workshop.exporter)[0])
     assert isinstance(made, Bundle), made
     assert not unreported(workshop.exporter.environment, made.manifest.environment)
 

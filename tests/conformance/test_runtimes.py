@@ -102,7 +102,9 @@ def attempt(bench: Bench, form: str, model: str) -> list[Tried]:
         else:
             reference = run.references(store, bundle.digest, bundle.manifest)
             compared = run.compare_outputs(bundle.manifest, reference, ran.outputs, SUITE.spec)
-            record = recorder.compared(cell, bundle, ran, compared)
+            allowed = SUITE.spec.precision.accuracy_drop
+            accuracy = run.accuracy_of(store, bundle.digest, bundle.manifest, ran, allowed)
+            record = recorder.compared(cell, bundle, ran, compared, accuracy)
         found.append(Tried(cell, bundle, recorder.expect(record)))
     return found
 
