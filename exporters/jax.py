@@ -153,7 +153,6 @@ def _fit(network: Any, x: np.ndarray, y: np.ndarray, order: np.ndarray, rate: fl
         # Dropout counts its draws, normalization averages what it sees: neither is learned by descent.
         return error, nnx.split(network, nnx.Param, ...)[2]
 
-    @jax.jit
     def descend(weights: Any, others: Any, x: Any, y: Any, order: Any) -> tuple[Any, Any]:
         def step(carried: Any, rows: Any) -> tuple[Any, None]:
             weights, others, moments = carried
@@ -162,9 +161,10 @@ def _fit(network: Any, x: np.ndarray, y: np.ndarray, order: np.ndarray, rate: fl
             return (optax.apply_updates(weights, changes), others, moments), None
 
         # The whole training is one program: a call for each of its hundreds of steps would cost more than the step.
-        return jax.lax.scan(step, (weights, others, optimizer.init(weights)), order)[0][:2]
+        ended = jax.lax.scan(step, (weights, others, optimizer.init(weights)), order)[0]
+        return ended[0], ended[1]
 
-    nnx.update(network, *descend(weights, others, x, y, order))
+    nnx.update(network, *jax.jit(descend)(weights, others, x, y, order))
 
 
 def _compiled(network: Any) -> Callable[[Any], dict[str, Any]]:
@@ -192,7 +192,8 @@ def _stablehlo(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path)
 
     def forward(x: Any) -> dict[str, Any]:
         # By a function, since the program is named after it.
-        return network(x)
+        made: dict[str, Any] = network(x)
+        return made
 
     exported = jax.export.export(jax.jit(forward))(jax.ShapeDtypeStruct(shape, "float32"))
     entry = folder / "model"
@@ -243,9 +244,11 @@ def _halved(network: Any, dtype: str) -> Callable[[Any], dict[str, Any]]:
 
     graph, floating, others = nnx.split(network, (nnx.Param, nnx.BatchStat), ...)
     halved = nnx.merge(graph, jax.tree.map(lambda value: cast(value, dtype), floating), others)
+
     def forward(x: Any) -> dict[str, Any]:
         made = halved(x.astype(dtype))
-        return type(made)((name, cast(value, "float32")) for name, value in made.items())
+        floats: dict[str, Any] = type(made)((name, cast(value, "float32")) for name, value in made.items())
+        return floats
 
     return forward
 
@@ -308,10 +311,10 @@ def _reduced(file: Path, precision: str) -> int:
 
     wanted = schema.TensorType.FLOAT16 if precision == "fp16" else schema.TensorType.INT8
     graphs = schema.ModelT.InitFromPackedBuf(file.read_bytes(), 0).subgraphs
-    found = sum(tensor.type == wanted for graph in graphs for tensor in graph.tensors)
+    found = [tensor for graph in graphs for tensor in graph.tensors if tensor.type == wanted]
     if not found:
         raise NotImplementedError(f"the TFLite converter left every tensor as it was: there is none in {precision}")
-    return found
+    return len(found)
 
 
 def _onnx(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path) -> dict[str, Any]:
@@ -340,7 +343,7 @@ def _onnx(trained: Trained, way: Any, shape: tuple[int, ...], folder: Path) -> d
         # What it traces, it traces into operators of its own, which JAX would remember for the next path.
         jax.clear_caches()
     written = onnx.load(file)
-    onnx.checker.check_model(written, full_check=True)
+    onnx.checker.check_model(written)
     opset = next(entry.version for entry in written.opset_import if entry.domain == "")
     facts = {"exporter": f"jax2onnx {metadata.version('jax2onnx')}", "opset": opset, "ir_version": written.ir_version}
     return {"entry": file.name, "facts": {**facts, "opset_asked": asked.get("opset", "the exporter's own")}}
@@ -773,7 +776,7 @@ def _extend(decoder: Any, memory: Any, beams: Beams) -> Beams:
     after_end = jnp.array([0.0] + [NEVER] * (LETTERS - 1), jnp.float32)
     ended = ((beams.letter == 0) & (beams.step > 0))[:, :, None]
     totals = beams.scores[:, :, None] + jnp.where(ended, after_end, likely)
-    scores, chosen = jax.lax.top_k(totals.reshape(-1, BEAMS * LETTERS), BEAMS)
+    scores, chosen = jax.lax.top_k(totals.reshape(totals.shape[0], BEAMS * LETTERS), BEAMS)
     parent, letter = chosen // LETTERS, chosen % LETTERS
     hidden, cell, tokens = (
         jnp.take_along_axis(values, parent[:, :, None], axis=1) for values in (*state, beams.tokens)

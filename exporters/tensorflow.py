@@ -65,7 +65,7 @@ ENVIRONMENTS = {
 
 LAYOUT = "channels-last"
 
-PATHS = {
+PATHS: dict[str, dict[str, Any]] = {
     "savedmodel": {"kind": "native", "format": "savedmodel", "batch": "static"},
     "savedmodel-dynamic": {"kind": "native", "format": "savedmodel", "batch": "dynamic"},
     "savedmodel-dynamic+fp16": {"kind": "native", "format": "savedmodel", "batch": "dynamic", "precision": "fp16"},
@@ -219,7 +219,10 @@ def _compiled(model: Any) -> Callable[[Any], dict[str, Any]]:
     tf, _ = _backend()
     spec = tf.TensorSpec(model.inputs[0].shape, tf.float32, name="x")
     # The concrete function: a tf.function would count its first call as a retracing of the model before and warn.
-    return tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
+    traced: Callable[[Any], dict[str, Any]] = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        spec
+    )
+    return traced
 
 
 def _halved(trained: Trained, precision: str) -> Any:

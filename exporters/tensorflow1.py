@@ -40,7 +40,7 @@ ENVIRONMENT = {
 
 LAYOUT = "channels-last"
 
-PATHS = {
+PATHS: dict[str, dict[str, Any]] = {
     "savedmodel": {"kind": "native", "format": "savedmodel", "batch": "dynamic"},
     "frozen": {"kind": "native", "format": "tensorflow-graph", "batch": "dynamic"},
     "tflite": {"kind": "native", "format": "tflite", "batch": "static"},

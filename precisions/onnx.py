@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +55,29 @@ def reduce(artifact: str, precision: str, rows: Mapping[str, np.ndarray], folder
     logging.getLogger().setLevel(logging.ERROR)  # advice on speed, at every call
     target = Path(folder) / _ENTRY
     make(artifact, target, rows)
+    _tidy(target)
     return {"entry": _ENTRY, "facts": _facts(target, precision, f"onnxruntime {onnxruntime.__version__}")}
 
 
 def _half(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None:
     import onnx
     from onnxruntime.transformers import float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load(artifact)
     # Files of IR below 4 list constants among the inputs, and inputs are to stay as they are.
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [tensor for tensor in model.graph.input if tensor.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
-    reduced = OnnxModel(float16.convert_float_to_float16(model, keep_io_types=True))
-    # It writes the casts of inputs behind the nodes that read them, which ONNX does not allow.
-    reduced.topological_sort()
-    onnx.save(reduced.model, str(target))
+    for graph in _graphs(model.graph):
+        # Of a type that is written beside a constant it makes half precision, also where the constant stays as it is.
+        constants = {tensor.name for tensor in graph.initializer}
+        for values in (graph.input, graph.value_info):
+            kept = [value for value in values if value.name not in constants]
+            del values[:]
+            values.extend(kept)
+    # It leaves some operators in single precision, and writes the casts around one into the outermost graph, even where
+    # the operator is in the body of a loop. There they become half as the rest does, which ONNX has for all of them.
+    inside = {node.op_type for outer in model.graph.node for graph in _graphs_inside(outer) for node in graph.node}
+    blocked = [operator for operator in float16.DEFAULT_OP_BLOCK_LIST if operator not in inside]
+    onnx.save(float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked), str(target))
 
 
 def _dynamic(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None:
@@ -85,7 +90,7 @@ def _static(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         """Hands the calibration rows over, as many at a time as the file takes."""
 
         def __init__(self) -> None:
@@ -110,6 +115,36 @@ def _static(artifact: str, target: Path, rows: Mapping[str, np.ndarray]) -> None
             # Symmetric activations, as the integer instructions of processors want them.
             extra_options={"ActivationSymmetric": True},
         )
+
+
+def _tidy(file: Path) -> None:
+    """Put the nodes in order, and take operator sets of which no node is out of the imports.
+
+    The tools append casts behind the nodes that read them, and in sorting they overlook what the body of a loop reads
+    from outside; ONNX asks for every node behind those whose results it reads. And the preparation of ``int8-static``
+    imports every operator set that it knows.
+    """
+    import onnx
+
+    model = onnx.load(file)
+    _sort(model.graph)
+    used = {"", "ai.onnx", *(node.domain for node in _nodes(model.graph))}
+    imports = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    onnx.save(model, str(file))
+
+
+def _sort(graph: Any) -> None:
+    """Put every node of the graph behind those whose results it, or a graph inside it, reads."""
+    nodes = list(graph.node)
+    writer = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    order: TopologicalSorter[int] = TopologicalSorter()
+    for at, node in enumerate(nodes):
+        inner = (name for graph in _graphs_inside(node) for each in graph.node for name in each.input)
+        order.add(at, *(writer[name] for name in (*node.input, *inner) if writer.get(name, at) != at))
+    del graph.node[:]
+    graph.node.extend(nodes[at] for at in order.static_order())
 
 
 def _calls(artifact: str, rows: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -145,13 +180,24 @@ def _facts(file: Path, precision: str, tool: str) -> dict[str, Any]:
     return {"quantizer": tool, "opset": opset, "ir_version": model.ir_version}
 
 
+def _graphs(graph: Any) -> Iterator[Any]:
+    """Yield the graph and the graphs inside its nodes, the bodies of loops and branches."""
+    yield graph
+    for node in graph.node:
+        yield from _graphs_inside(node)
+
+
+def _graphs_inside(node: Any) -> Iterator[Any]:
+    """Yield the graphs inside one node, and those inside their nodes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from _graphs(attribute.g)
+
+
 def _nodes(graph: Any) -> Iterator[Any]:
     """Yield every node of the graph and of the graphs inside its nodes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
+    for each in _graphs(graph):
+        yield from each.node
 
 
 def _weights(graph: Any) -> Iterator[Any]:

@@ -46,6 +46,7 @@ def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) ->
     """
     from iree import runtime
 
+    source: str | bytes
     if format == "onnx":
         source, inputs, outputs = _import_onnx(entry)
     else:
@@ -106,7 +107,8 @@ def _compile(source: str | bytes, format: str, flags: list[str]) -> bytes:
     from iree.compiler import tools
 
     try:
-        return tools.compile_str(source, input_type=format, target_backends=["llvm-cpu"], extra_args=flags)
+        made: bytes = tools.compile_str(source, input_type=format, target_backends=["llvm-cpu"], extra_args=flags)
+        return made
     except tools.CompilerToolError as error:
         print(error)
         raise RuntimeError(f"iree-compile {_reason(str(error))}") from None

@@ -27,14 +27,17 @@ class Session(NamedTuple):
 def load(entry: str, format: str, signature: Mapping[str, Any], threads: int) -> Session:
     """Convert the ONNX file ``entry``, to run on ``threads`` threads of the CPU.
 
-    Raises onnx2fx's ``UnsupportedOpError`` for an operator that it does not have.
+    Raises onnx2fx's ``UnsupportedOpError`` for an operator that it does not have, and onnx's ``ValidationError`` for
+    a file that is no model: onnx2fx itself makes a module of an empty one.
     """
     import onnx
     import onnx2fx
     import torch
 
     torch.set_num_threads(threads)
-    graph = onnx.load(entry, load_external_data=False).graph
+    model = onnx.load(entry)
+    onnx.checker.check_model(model)
+    graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [tensor.name for tensor in graph.input if tensor.name not in weights]
     return Session(onnx2fx.convert(entry).eval(), inputs, [tensor.name for tensor in graph.output])

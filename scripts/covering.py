@@ -88,11 +88,16 @@ def _told(record: Record) -> str:
 
 
 def check_plugins(loaded: Suite, found: Sequence[Record]) -> Iterator[Check]:
-    """Yield a check for every exporter and every runtime: at least one of its cells works."""
+    """Yield a check for every exporter and every runtime: at least one of its cells works.
+
+    Not for a runtime whose systems are all out of reach: of it there are look-ups only.
+    """
     passed = [record.id for record in found if record.outcome in WORKING]
+    reached = [target.platform.os for target in loaded.plugins.targets.values() if not target.is_static]
+    runtimes = [name for name, item in loaded.plugins.runtimes.items() if not item.systems.isdisjoint(reached)]
     for kind, names, seen in (
-        ("exporter", loaded.plugins.exporters, {cell.framework for cell in passed}),
-        ("runtime", loaded.plugins.runtimes, {cell.runtime for cell in passed}),
+        ("exporter", list(loaded.plugins.exporters), {cell.framework for cell in passed}),
+        ("runtime", runtimes, {cell.runtime for cell in passed}),
     ):
         for name in names:
             yield Check(f"{kind} {name}", "" if name in seen else "none of its cells works")
