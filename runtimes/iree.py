@@ -106,12 +106,13 @@ def _compile(source: str | bytes, format: str, flags: list[str]) -> bytes:
     """Return the program that ``iree-compile`` makes of what it is given: a module of MLIR, as text or as bytes."""
     from iree.compiler import tools
 
+    made: bytes
     try:
-        made: bytes = tools.compile_str(source, input_type=format, target_backends=["llvm-cpu"], extra_args=flags)
-        return made
+        made = tools.compile_str(source, input_type=format, target_backends=["llvm-cpu"], extra_args=flags)
     except tools.CompilerToolError as error:
         print(error)
         raise RuntimeError(f"iree-compile {_reason(str(error))}") from None
+    return made
 
 
 def _reason(text: str) -> str:

@@ -45,7 +45,10 @@ BUNDLE = Bundle(
 @pytest.fixture
 def recorder(assemble: Assemble, tmp_path: Path) -> Recorder:
     """Makes records for a suite that expects its dynamic cells to fail at LOAD."""
-    expect = [{"cells": "*/dynamic/*", "stage": "LOAD", "reason": "known"}]
+    expect = [
+        {"cells": "*/dynamic/*", "stage": "LOAD", "reason": "known"},
+        {"cells": "*/graph/*", "stage": "LOAD", "reason": "known", "rate": 0.8},
+    ]
     return Recorder(suite.load(assemble("runtimes/plain", expect=expect)), Store(tmp_path / "store"), "r")
 
 
@@ -93,6 +96,9 @@ def test_whose_fault_it_is_decides_the_outcome(fault: str, outcome: Outcome, rec
         ("dynamic", Outcome.SKIP, Stage.LOAD, Outcome.SKIP),
         ("dynamic", Outcome.PASS, None, Outcome.XPASS),
         ("dynamic", Outcome.DEGRADED, Stage.COMPARE, Outcome.XPASS),
+        ("graph", Outcome.FAIL, Stage.LOAD, Outcome.XFAIL),
+        ("graph", Outcome.FAIL, Stage.RUN, Outcome.FAIL),
+        ("graph", Outcome.PASS, None, Outcome.PASS),
         ("native", Outcome.FAIL, Stage.LOAD, Outcome.FAIL),
         ("native", Outcome.PASS, None, Outcome.PASS),
     ],

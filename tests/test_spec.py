@@ -690,5 +690,6 @@ def test_the_schema_is_json_and_describes_every_key() -> None:
         "reason",
         "link",
         "finding",
+        "rate",
         "outcome",
     }

@@ -173,8 +173,9 @@ class Recorder:
     def expect(self, record: Record) -> Record:
         """Return the record with what ``matrix.yaml`` expects of its cell taken into account.
 
-        A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS. An expected
-        ERROR stays ERROR, with the reason; where it does not occur there is nothing to say.
+        A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS, unless the cell
+        is known to flip. An expected ERROR stays ERROR, with the reason; where it does not occur there is nothing to
+        say.
         """
         cell = record.id
         for globs, item in self._expected:
@@ -186,6 +187,6 @@ class Recorder:
                 continue
             if record.outcome is Outcome.FAIL and record.stage is item.stage:
                 return record.model_copy(update={"outcome": Outcome.XFAIL, "expected": item.reason})
-            if record.outcome in (Outcome.PASS, Outcome.DEGRADED):
+            if record.outcome in (Outcome.PASS, Outcome.DEGRADED) and item.rate is None:
                 return record.model_copy(update={"outcome": Outcome.XPASS, "expected": item.reason})
         return record

@@ -258,7 +258,8 @@ class PrecisionSpec(_Part):
 class Expectation(_Part):
     """A known failure: these cells are expected to FAIL at this stage, for this reason.
 
-    ``finding`` names a page of ``docs/findings/`` that reduces it to a few lines.
+    ``finding`` names a page of ``docs/findings/`` that reduces it to a few lines. ``rate`` is for cells that flip: the
+    share of attempts that were seen to fail. Where such a cell passes, that is no reason to remove the entry.
 
     With ``outcome: ERROR`` it is a known fault of what stands between us and the target (an emulator): the cells may
     end in ERROR at this stage without turning the run red. They stay ERROR, for of the target it says nothing; and
@@ -270,6 +271,7 @@ class Expectation(_Part):
     reason: Text
     link: Link | None = None
     finding: Name | None = None
+    rate: Annotated[float, Field(gt=0, lt=1, description="a share between 0 and 1")] | None = None
     outcome: Literal["FAIL", "ERROR"] = "FAIL"
 
     def covers(self, cell: CellId) -> bool:
