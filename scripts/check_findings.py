@@ -33,6 +33,8 @@ PAGES = ROOT / "docs" / "findings"
 INDEX = PAGES / "index.md"
 #: What stands for anything in the block of what a script prints; alone on a line, for any number of lines.
 ANYTHING = "..."
+#: Words of an environment that is not built from requirements alone: an image, and packages of npm.
+ELSEWHERE = {"container", "Node.js"}
 #: What a page says of its cells where what is wrong makes none of them fail.
 NONE = "none "
 #: How long an environment may take to build, in seconds.
@@ -89,7 +91,7 @@ def parse(name: str, text: str) -> Finding:
         raise UserError(f"{name}.md: expected known failures behind 'Cells:', such as `*/lstm/*/ncnn/*` (LOAD)")
     requirements = tuple(re.findall(r"`([^`\s]+==[^`\s]+)`", place))
     python = re.search(r"\bon CPython (3\.\d+)$", place.strip())
-    if "container" in place.split() or python is None:
+    if ELSEWHERE.intersection(place.split()) or python is None:
         requirements = ()
     version = python.group(1) if python else ""
     return Finding(name, title, " ".join(place.split()), version, requirements, script, printed, claims)

@@ -56,6 +56,6 @@ def test_every_framework_with_a_container_is_archived() -> None:
 
 def test_an_archived_framework_has_every_path_of_a_model_that_it_has() -> None:
     for name in {place.parts[0] for place in PLACES}:
-        exported = {path for path, way in SUITE.plugins.exporters[name].paths.items() if not way.converter}
+        exported = {path for path, way in SUITE.plugins.exporters[name].paths.items() if not way.source}
         for model in {place.parts[1] for place in PLACES if place.parts[0] == name}:
             assert {place.parts[2] for place in PLACES if place.parts[:2] == (name, model)} == exported

@@ -55,7 +55,7 @@ def test_the_script_of_a_page_compiles(page: Path) -> None:
 @each_page
 def test_a_page_can_be_carried_out_or_says_where(page: Path) -> None:
     finding = parsed(page)
-    assert finding.requirements or "container" in finding.place
+    assert finding.requirements or FINDINGS.ELSEWHERE.intersection(finding.place.split())
     assert not finding.requirements or finding.python
 
 
@@ -164,6 +164,11 @@ def test_a_page_is_taken_apart() -> None:
 
 def test_a_container_is_no_list_of_requirements() -> None:
     text = PAGE.replace("`abacus==1.0`,\n`numpy==2.4.6` on CPython 3.11", "container `abacus`, with `numpy==2.4.6`")
+    assert FINDINGS.parse("abacus-frame", text).requirements == ()
+
+
+def test_packages_of_npm_are_no_list_of_requirements() -> None:
+    text = PAGE.replace("`numpy==2.4.6` on", "npm `abacus@1.0` on Node.js 20, `numpy==2.4.6` on")
     assert FINDINGS.parse("abacus-frame", text).requirements == ()
 
 

@@ -192,15 +192,16 @@ class _Results(NamedTuple):
 
 
 def _results(suite: Suite, found: Sequence[Record], *, recorded_only: bool = False) -> _Results:
-    shown = ResultSet(found, () if recorded_only else _everywhere(suite))
-    evidence = _evidence(suite, found)
+    everywhere = list(_everywhere(suite))
+    shown = ResultSet(found, () if recorded_only else everywhere)
+    evidence = _evidence(everywhere, found)
     return _Results(shown, evidence, rate(evidence, suite.spec.ratings))
 
 
-def _evidence(suite: Suite, found: Sequence[Record]) -> list[Record]:
+def _evidence(everywhere: Iterable[str], found: Sequence[Record]) -> list[Record]:
     """Return what ratings rest on: all records, since those of one cell may be repeats, and NOT_RUN for the others."""
     known = {record.cell for record in found}
-    unknown = (cell for cell in _everywhere(suite) if cell not in known)
+    unknown = (cell for cell in everywhere if cell not in known)
     return [*found, *(records.not_run(cell, "no record of this cell", run="-") for cell in unknown)]
 
 
@@ -593,10 +594,10 @@ def rate_(
     """Rate the frameworks in records files, and show what each star rests on."""
     loaded = _suite(suite)
     if explained is not None:
-        worked = work_out(_evidence(loaded, _read(files)), loaded.spec.ratings, explained)
+        worked = work_out(_evidence(_everywhere(loaded), _read(files)), loaded.spec.ratings, explained)
         typer.echo(worked.model_dump_json(indent=1) if as_json else "\n".join(workings.lines(worked)))
         return
-    ratings = rate(_evidence(loaded, _read(files)), loaded.spec.ratings)
+    ratings = rate(_evidence(_everywhere(loaded), _read(files)), loaded.spec.ratings)
     if as_json:
         typer.echo(json.dumps([rating.model_dump(mode="json") for rating in ratings], indent=1))
         return
@@ -1019,7 +1020,10 @@ def archive(
     """Put bundles into the suite's archive, trained here if they are not yet; what is converted is left out."""
     loaded = _suite(suite)
     kept = _store(store)
-    planned = _plan(loaded, _selection(globs, None))
+    exporters = loaded.plugins.exporters
+    planned = _plan(loaded, _selection(globs, None, full=True))
+    made_here = [cell for cell in planned.cells if not exporters[cell.framework].paths[cell.path].source]
+    planned = planned._replace(cells=made_here)
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "none.jsonl", resume=False) as journal:
         run = MatrixRun(loaded, kept, journal, Lines(console, len(planned.cells)), Options(_run_name(), jobs))
         made = run.export_only(planned)
