@@ -9,14 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from portmatrix import cli, plan, records, suite
+from portmatrix.globs import Globs
 from portmatrix.plan import Selection
 from portmatrix.suite import Suite
-from portmatrix.types import WORKING, CellId, Outcome, PathKind, Reach, Record
+from portmatrix.types import WORKING, CellId, Outcome, PathKind, Reach, Record, Stage
 
 
 class Check(NamedTuple):
@@ -26,15 +27,21 @@ class Check(NamedTuple):
     wrong: str = ""
 
 
-def covering(cells: Iterable[CellId], models: int) -> list[CellId]:
-    """Return of every road as many cells as ``models`` says; each road goes on with the models where the last ended."""
+def covering(cells: Iterable[CellId], models: int, working: Collection[str] = ()) -> list[CellId]:
+    """Return of every road as many cells as ``models`` says; each road goes on with the models where the last ended.
+
+    Where none of these is known to be ``working`` and another of the road is, that one is taken besides.
+    """
     roads: dict[tuple[str, ...], list[CellId]] = {}
     for cell in cells:
         roads.setdefault((cell.framework, cell.path, cell.runtime, cell.target), []).append(cell)
     chosen: list[CellId] = []
     for number, road in enumerate(roads.values()):
         turns = range(min(models, len(road)))
-        chosen += [road[(number * models + turn) % len(road)] for turn in turns]
+        taken = [road[(number * models + turn) % len(road)] for turn in turns]
+        if not any(str(cell) in working for cell in taken):
+            taken += [cell for cell in road if str(cell) in working][:1]
+        chosen += taken
     return chosen
 
 
@@ -110,7 +117,9 @@ def check_targets(loaded: Suite, found: Sequence[Record], must_reach: int) -> It
     """
     reached = [name for name, target in loaded.plugins.targets.items() if not target.is_static]
     untried = (Outcome.NOT_RUN, Outcome.SKIP)
-    ran = [record for record in found if record.reach is not Reach.STATIC and record.outcome not in untried]
+    made = (None, Stage.LOAD, Stage.RUN, Stage.COMPARE)  # an artifact that came as far as the runtime
+    reachable = [record for record in found if record.reach is not Reach.STATIC and record.stage in made]
+    ran = [record for record in reachable if record.outcome not in untried]
     onnx = [record for record in ran if _is_onnx(loaded, record.id)]
     counted = [name for name in reached if name in {record.id.target for record in onnx}]
     yield Check(f"{must_reach} targets reached", "" if len(counted) >= must_reach else f"only {', '.join(counted)}")
@@ -141,7 +150,13 @@ def main() -> int:
     options = parser.parse_args()
     loaded = suite.load(suite.find_root(Path.cwd()))
     planned = plan.plan(suite.axes(loaded), suite.exclusions(loaded), Selection())
-    cells = list(dict.fromkeys([*covering(planned.cells, options.models), *on_targets(loaded, planned.cells)]))
+    kept = loaded.root / "results" / "reference.jsonl"
+    flipping = Globs([item.cells for item in loaded.spec.expect if item.rate is not None])
+    known = [record for record in records.read(kept) if record.id not in flipping] if kept.is_file() else []
+    reference = {record.cell: record for record in known}
+    working = {cell for cell, record in reference.items() if record.outcome in WORKING}
+    chosen = covering(planned.cells, options.models, working)
+    cells = list(dict.fromkeys([*chosen, *on_targets(loaded, planned.cells)]))
     if options.list:
         print(*cells, sep="\n")
         return 0
@@ -150,8 +165,6 @@ def main() -> int:
     if status not in (0, 1):
         return status
     found = list(records.read(file))
-    kept = loaded.root / "results" / "reference.jsonl"
-    reference = {record.cell: record for record in records.read(kept)} if kept.is_file() else {}
     checks = [*check_cells(cells, found, reference), *check_plugins(loaded, found)]
     checks += check_targets(loaded, found, options.targets)
     checks += check_training(options.trained, found)
