@@ -29,6 +29,7 @@ ENVIRONMENT = {
         "ml_dtypes==0.6.0",
         "flatbuffers==25.12.19",
         "optree==0.20.0",
+        "openvino==2026.4.1",
     ],
     "env": {
         "CUDA_VISIBLE_DEVICES": "-1",
@@ -36,6 +37,8 @@ ENVIRONMENT = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         # oneDNN picks its kernels, and so its rounding, by the instruction set of the machine.
         "TF_ENABLE_ONEDNN_OPTS": "0",
+        # OpenVINO's converter reports to its maker, but not where it takes itself to be part of a build.
+        "TF_BUILD": "portmatrix",
     },
 }
 LAYOUT = "channels-last"

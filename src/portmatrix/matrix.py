@@ -320,10 +320,11 @@ class MatrixRun:
         """Send the cells of a recipe on their way, and what is converted from it: to be run, or recorded as failed."""
         if isinstance(made, Failure):
             digest = self._digest(recipe)
-            if self._made is not None:
-                self._note(recipe.which, made, archived=archived)
             for item in self._with_derived(recipe):
-                self._fail(item.which, made, digest, archived=archived)
+                if self._made is not None and item is recipe:
+                    self._note(recipe.which, made, archived=archived)
+                else:
+                    self._fail(item.which, made, digest, archived=archived)
             return
         if self._made is not None:
             self._note(recipe.which, made, archived=archived)
