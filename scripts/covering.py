@@ -17,7 +17,7 @@ from portmatrix import cli, plan, records, suite
 from portmatrix.globs import Globs
 from portmatrix.plan import Selection
 from portmatrix.suite import Suite
-from portmatrix.types import WORKING, CellId, Outcome, PathKind, Reach, Record, Stage
+from portmatrix.types import WORKING, CellId, Outcome, PathKind, Reach, Record
 
 
 class Check(NamedTuple):
@@ -116,10 +116,7 @@ def check_targets(loaded: Suite, found: Sequence[Record], must_reach: int) -> It
     A target for which nobody makes a runtime that takes ONNX passes something else, and does not count.
     """
     reached = [name for name, target in loaded.plugins.targets.items() if not target.is_static]
-    untried = (Outcome.NOT_RUN, Outcome.SKIP)
-    made = (None, Stage.LOAD, Stage.RUN, Stage.COMPARE)  # an artifact that came as far as the runtime
-    reachable = [record for record in found if record.reach is not Reach.STATIC and record.stage in made]
-    ran = [record for record in reachable if record.outcome not in untried]
+    ran = [record for record in found if record.reach is not Reach.STATIC and record.arrived]
     onnx = [record for record in ran if _is_onnx(loaded, record.id)]
     counted = [name for name in reached if name in {record.id.target for record in onnx}]
     yield Check(f"{must_reach} targets reached", "" if len(counted) >= must_reach else f"only {', '.join(counted)}")

@@ -65,11 +65,12 @@ def convert(
     lease: Lease,
     recipe: Recipe,
     source: Bundle,
+    key: str,
     store: Store,
     limits: Limits,
     reduction: Reduction | None = None,
 ) -> Bundle | Failure:
-    """Convert or reduce the artifact of ``source`` as ``recipe`` says and put the bundle into the store.
+    """Convert or reduce the artifact of ``source`` as ``recipe`` says and put the bundle into the store under ``key``.
 
     Returns why it failed instead, if it did: what cannot be converted is the model's fault, at EXPORT.
     """
@@ -85,7 +86,7 @@ def convert(
             if isinstance(answer, Failure):
                 return answer
             lease.bring(folder)
-            manifest = _manifest(recipe, source, answer, key_of(recipe, source, reduction), lease.environment)
+            manifest = _manifest(recipe, source, answer, key, lease.environment)
             _copy_samples(store.bundle_folder(source.digest), folder, manifest)
             return Bundle(*store.put_bundle(folder, manifest))
     except DiskFull as error:

@@ -52,7 +52,7 @@ class Recipe(NamedTuple):
     @property
     def source(self) -> Recipe | None:
         """The recipe whose artifact is converted or reduced to this one's, or None if this one is exported."""
-        if not (self.way.converter or self.way.reducer):
+        if not self.way.source:
             return None
         return self._replace(path=self.way.source, exporter=self.exporter.of(self.way.source))
 

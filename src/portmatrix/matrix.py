@@ -91,11 +91,12 @@ class _Export(NamedTuple):
 
 
 class _Convert(NamedTuple):
-    """Make a bundle of another one's artifact."""
+    """Make a bundle of another one's artifact: by a converter, or as ``reduction`` says by a precision plug-in."""
 
     recipe: Recipe
     source: Bundle
     key: str
+    reduction: conversion.Reduction | None
 
 
 class _LookUp(NamedTuple):
@@ -338,13 +339,15 @@ class MatrixRun:
         if recipe.way.reducer:
             step, plugin = _Step.REDUCE, recipe.way.reducer
         try:
-            key = conversion.key_of(recipe, source, self._reduction(recipe))
+            reduction = self._reduction(recipe)
         except EnvironmentFailure as failure:
-            self._cannot(_Convert(recipe, source, ""), Outcome.NOT_RUN, str(failure), failure.log_tail)
+            for item in self._with_derived(recipe):
+                self._not_made(item, Outcome.NOT_RUN, str(failure), failure.log_tail)
             return
+        key = conversion.key_of(recipe, source, reduction)
         known = None if self._options.fresh else self._known(key)
         if known is None:
-            self._pool.add(_Place(step, plugin, self._here), _Convert(recipe, source, key))
+            self._pool.add(_Place(step, plugin, self._here), _Convert(recipe, source, key, reduction))
         else:
             self._exported(recipe, known)
 
@@ -497,8 +500,9 @@ class MatrixRun:
 
     def _convert(self, lease: Lease, job: _Convert) -> None:
         self._listener.begins(f"{'/'.join(job.recipe.which)} (conversion)")
-        reduction = self._reduction(job.recipe)
-        made = conversion.convert(lease, job.recipe, job.source, self._store, self._export_limits, reduction)
+        made = conversion.convert(
+            lease, job.recipe, job.source, job.key, self._store, self._export_limits, job.reduction
+        )
         self._remember(job.key, made)
         self._exported(job.recipe, made)
 

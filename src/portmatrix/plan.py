@@ -131,9 +131,8 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
 
     ``exclusions`` are pairs of glob and reason. What lies beyond the bounds of a target is planned only where a glob
     of the selection ends in the target's name: to name a target is to ask for all of it. What was not chosen is planned
-    where a glob names its path, its runtime and its target. Shards part the trained
-    models, not the cells, so that no two shards train the same one. Raises ``NothingSelected`` if no cell is left,
-    naming what would have matched.
+    where a glob names its path, its runtime and its target. Shards part the trained models, not the cells, so that no
+    two shards train the same one. Raises ``NothingSelected`` if no cell is left, naming what would have matched.
     """
     take = Globs(selection.take) if selection.take else None
     leave = Globs(selection.leave) if selection.leave else None

@@ -311,6 +311,12 @@ class Record(Frozen):
         return CellId.parse(self.cell)
 
     @property
+    def arrived(self) -> bool:
+        """Whether its artifact came as far as the runtime, whatever became of it there."""
+        untried = self.outcome in (Outcome.NOT_RUN, Outcome.SKIP)
+        return not untried and self.stage in (None, Stage.LOAD, Stage.RUN, Stage.COMPARE)
+
+    @property
     def unexpected(self) -> bool:
         """Whether it turns a run red: an outcome of ``UNEXPECTED``, unless it is an ERROR that was foretold."""
         return self.outcome in UNEXPECTED and not (self.outcome is Outcome.ERROR and self.expected is not None)
