@@ -14,7 +14,7 @@ from made_history import CELL, OTHER, compared, latency, record
 from portmatrix import parquet, records
 from portmatrix.errors import RecordError, UserError
 from portmatrix.history import extra
-from portmatrix.types import Blame, Lookup, Outcome, Reach, Record, Stage
+from portmatrix.types import Blame, HeldOutAccuracy, Lookup, Outcome, Reach, Record, Stage
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +41,7 @@ def test_a_record_is_a_row(tmp_path: Path) -> None:
         archived=True,
         seconds={"LOAD": 0.5, "RUN": 0.25},
         accuracy=0.9,
+        held_out=HeldOutAccuracy(accuracy=0.85, framework=0.9, rows=297, allowed=0.02),
         blame=Blame(party="runtime", referee="onnx-reference", why="it says so"),
         environment={"python": "3.11", "processor": "of the tests"},
         facts={"opset": 18, "interpreter_free": True},
@@ -51,7 +52,8 @@ def test_a_record_is_a_row(tmp_path: Path) -> None:
     expected = {
         "cell": CELL, "framework": "torch", "target": "linux-x86_64", "outcome": "FAIL", "shown": "FAIL",
         "stage": "COMPARE", "reason": "é\u2028\n'\x00", "unexpected": True, "reach": "emulated", "archived": True,
-        "seconds": 0.75, "accuracy": 0.9, "blame": "runtime", "python": "3.11", "processor": "of the tests",
+        "seconds": 0.75, "accuracy": 0.9, "held_out_accuracy": 0.85, "blame": "runtime",
+        "python": "3.11", "processor": "of the tests",
         "started": datetime(2026, 1, 1, 12), "measured": None, "ratio": None, "could_run": None,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected

@@ -391,6 +391,17 @@ def test_what_a_plugin_prints_is_in_the_log_when_the_answer_comes(spoken: Spoken
     assert "a word to the log" in spoken.log.read_text()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has a C library for each compiler")
+def test_what_a_library_prints_in_c_is_in_the_log_when_the_answer_comes(spoken: Spoken, tmp_path: Path) -> None:
+    library = tmp_path / "library.py"
+    prints = "ctypes.CDLL(None).printf(b'a word in C')"
+    library.write_text(f"import ctypes\ndef load(*arguments):\n    {prints}\n    raise ValueError('no')\n")
+    spoken.ask(
+        op="run", file=str(library), entry="", format="", signature={}, sets=[], threads=1, outputs=str(tmp_path), id=1
+    )
+    assert "a word in C" in spoken.log.read_text()
+
+
 @pytest.mark.parametrize("version", ["3.6", "3.7"])
 def test_an_old_interpreter_makes_and_runs_a_bundle(version: str, tmp_path: Path) -> None:
     interpreter = old_interpreter(version)

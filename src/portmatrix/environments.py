@@ -101,16 +101,20 @@ def own_interpreter() -> Interpreter:
 def interpreters() -> tuple[Interpreter, ...]:
     """Return the CPythons of this machine, newest first, the engine's own before all others.
 
-    Looking for them starts each one it finds, which takes seconds; the answer is kept for the life of the process.
+    Each one found is started to ask what it is, several at a time and each file once: most of what is found are links
+    to the rest. The answer is kept for the life of the process.
     """
-    import findpython  # noqa: PLC0415 - few commands look for interpreters
+    from findpython.providers import ALL_PROVIDERS  # noqa: PLC0415 - few commands look for interpreters
 
     own = own_interpreter()
-    found = {own.executable: own}
-    for item in findpython.Finder(resolve_symlinks=True).find_all(implementation="cpython"):
-        executable = os.path.realpath(item.executable)
-        found.setdefault(executable, Interpreter(executable, str(item.version)))
-    return tuple(found.values())
+    providers = filter(None, (kind.create() for kind in ALL_PROVIDERS.values()))
+    files = {os.path.realpath(item.executable): item for provider in providers for item in provider.find_pythons()}
+    files.pop(own.executable, None)
+    with ThreadPoolExecutor() as pool:
+        # A launcher such as those of pyenv may be nobody's, and ends with an error: that is not valid.
+        valid = pool.map(lambda item: item.is_valid() and item.implementation == "cpython", files.values())
+        found = [(item.version, file) for (file, item), is_one in zip(files.items(), valid, strict=True) if is_one]
+    return own, *(Interpreter(file, str(version)) for version, file in sorted(found, reverse=True))
 
 
 def find_interpreter(required: str) -> Interpreter:

@@ -30,10 +30,11 @@ class Globs:
         plain = [single for pattern in patterns for single in expand(pattern)]
         joined = "|".join(f"(?:{translate(single)})" for single in plain)
         self._match = re.compile(joined).match if joined else None
+        self._all = "*" in plain
 
     def __contains__(self, cell: CellId) -> bool:
         return self.match("/".join(cell))
 
     def match(self, cell: str) -> bool:
         """Return whether one of the patterns matches a cell's id; quicker than ``in`` where there is the text."""
-        return self._match is not None and self._match(cell) is not None
+        return self._all or (self._match is not None and self._match(cell) is not None)

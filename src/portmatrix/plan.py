@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from portmatrix.errors import NothingSelected, UserError, nearest
 from portmatrix.globs import Globs, expand
-from portmatrix.pairwise import covering
+from portmatrix.pairwise import Point, covering
 from portmatrix.types import CellId
 
 
@@ -105,13 +106,18 @@ def spared(axes: Axes) -> frozenset[str]:
         (choice if cell in globs else others).setdefault(cell.target, []).append(cell)
     left: set[str] = set()
     for target, cells in choice.items():
-        given = {_point(axes, cell) for cell in others.get(target, [])}
-        chosen = set(covering([_point(axes, cell) for cell in cells], given))
+        given = frozenset(_point(axes, cell) for cell in others.get(target, []))
+        chosen = _chosen(tuple(_point(axes, cell) for cell in cells), given)
         left.update(str(cell) for index, cell in enumerate(cells) if index not in chosen)
     return frozenset(left)
 
 
-def _point(axes: Axes, cell: CellId) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=64)  # what is run here and what belongs to the matrix mostly agree
+def _chosen(points: tuple[Point, ...], given: frozenset[Point]) -> frozenset[int]:
+    return frozenset(covering(points, given))
+
+
+def _point(axes: Axes, cell: CellId) -> Point:
     usual = (f"{cell.framework}/{cell.path}",)
     return (*axes.traits.get((cell.framework, cell.path), usual), cell.model, cell.runtime)
 

@@ -72,10 +72,14 @@ def one_line(error: BaseException) -> str:
 
 
 def flush_log() -> None:
-    """Write out what plug-ins printed, if there is room for it."""
+    """Write out what plug-ins printed, and the libraries under them, if there is room for it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # the disk is full, or a plug-in closed the stream
             stream.flush()
+    # A library in C that prints why it fails has buffers of its own. Windows has a C library for each compiler, and
+    # some builds of Python have no ctypes.
+    with contextlib.suppress(ImportError, OSError, TypeError, AttributeError):
+        importlib.import_module("ctypes").CDLL(None).fflush(None)
 
 
 def log_exception() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from packaging.requirements import Requirement
 
 from portmatrix import environments, plan, suite
 from portmatrix.commands import Patience
-from portmatrix.errors import EnvironmentFailure
+from portmatrix.errors import EnvironmentFailure, NothingSelected
 from portmatrix.export import Bundle
 from portmatrix.matrix import Made, MatrixRun, Options
 from portmatrix.places import Wanted, wanted_of
@@ -44,9 +45,19 @@ def case(folder: str, name: str, *more: str) -> Any:
     return pytest.param(name, *more, id="-".join((name, *more)), marks=pytest.mark.xdist_group(f"{folder}/{name}"))
 
 
-def cells(*globs: str) -> plan.Plan:
-    """Return the plan of the suite's cells that match, on the targets within reach."""
-    return plan.plan(suite.axes(SUITE), suite.exclusions(SUITE), Selection(globs))
+@functools.cache
+def cells(*globs: str, full: bool = False) -> plan.Plan:
+    """Return the plan of the suite's cells that match, on the targets within reach: an empty one if there are none."""
+    try:
+        return plan.plan(suite.axes(SUITE), suite.exclusions(SUITE), Selection(globs, full=full))
+    except NothingSelected:
+        return plan.Plan([], [])
+
+
+@functools.cache
+def planned() -> frozenset[tuple[str, str, str]]:
+    """Return the bundles that the suite's cells need: what the pairwise choice leaves out is not made."""
+    return frozenset((cell.framework, cell.model, cell.path) for cell in cells().cells)
 
 
 def expected(cell: CellId, failure: Failure) -> bool:

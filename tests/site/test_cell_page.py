@@ -64,6 +64,12 @@ def test_a_failed_comparison_shows_its_numbers_and_what_would_pass(open_page: Op
     assert page.title().startswith(WRONG)
 
 
+def test_an_accuracy_that_integers_are_judged_by_is_there(open_page: OpenPage) -> None:
+    text = section(shown(open_page, WRONG), "Accuracy on held-out rows")
+    assert [part in text for part in ("87.5%", "92.5%", "\u22125 points, of which it may lose 2", "297")] == [True] * 4
+    assert not shown(open_page, STEADY).locator("#cell h2", has_text="Accuracy on held-out rows").count()
+
+
 def test_the_command_that_runs_it_again_is_there_to_copy(open_page: OpenPage) -> None:
     page = shown(open_page, WRONG)
     code = page.locator(".command code")

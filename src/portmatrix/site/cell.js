@@ -83,6 +83,15 @@ portmatrix.cells.then((cells) => {
     return [tabled(heads, rows, "Outputs against the framework's own"), whys];
   };
 
+  // What an artifact of integers is judged by, beside which the differences above decide nothing.
+  const heldOut = (found) => {
+    if (!found) return null;
+    const points = (found.framework - found.accuracy) * 100;
+    return pairs([["this artifact", percent(found.accuracy)], ["the framework in single precision", percent(found.framework)],
+      ["difference", `${points > 0 ? "\u2212" : "+"}${number(Math.abs(points))} points, of which it may lose ${number(found.allowed * 100)}`],
+      ["held-out rows", count(found.rows)]]);
+  };
+
   const latency = (found) => {
     if (!found) return null;
     const rows = found.timings.map((one) => [one.batch, one.threads, seconds(one.p50), seconds(one.p90), seconds(one.p99),
@@ -198,6 +207,7 @@ portmatrix.cells.then((cells) => {
         el("div", {},
           section("What would work", advice(told)),
           section("Outputs against the framework's own", outputs(record.comparisons, record.reason)),
+          section("Accuracy on held-out rows", heldOut(record.held_out)),
           section("Latency", latency(record.latency)),
           section("History", detail.history ? portmatrix.timeline(cells, detail.history) : null),
           section("Since the base", since(detail, record)),
