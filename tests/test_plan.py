@@ -128,6 +128,12 @@ def test_nothing_selected_shows_what_an_id_looks_like() -> None:
         cells("toorch/*")
 
 
+@pytest.mark.parametrize("short", ["torch/mlp", "torch/mlp/onnx", "torch/mlp/"])
+def test_a_glob_that_stops_short_is_told_how_it_goes_on(short: str) -> None:
+    with pytest.raises(NothingSelected, match=rf"\(did you mean '{short.rstrip('/')}/\*'\?\)"):
+        cells(short)
+
+
 def test_an_empty_shard_says_how_many_models_there_are() -> None:
     with pytest.raises(NothingSelected, match="shard 9/9 is empty: only 4 trained models are selected"):
         cells(shard=(9, 9))

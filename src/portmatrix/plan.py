@@ -228,13 +228,20 @@ def _nothing(axes: Axes, selection: Selection, groups: int) -> str:
                 f" choice, such as {beyond}; to take these, too, end the glob in the name of the target,"
                 f" '*/{beyond.target}', or add --full"
             )
-    hint = _misspelt(axes, selection.take)
+    hint = _cut_short(axes, selection.take) or _misspelt(axes, selection.take)
     return f"nothing matches {asked!r}{hint}; cell ids look like {example}; `portmatrix list cells` shows all of them"
 
 
 def _matched(axes: Axes, selection: Selection) -> Iterator[CellId]:
     take, leave = Globs(selection.take or ("*",)), Globs(selection.leave)
     return (cell for cell in cells_of(axes) if cell in take and cell not in leave)
+
+
+def _cut_short(axes: Axes, patterns: Sequence[str]) -> str:
+    """Return a hint at the pattern that would match with the last names of an id behind it; empty if none would."""
+    longer = [(f"{pattern.rstrip('/')}/*", Globs([f"{pattern.rstrip('/')}/*"])) for pattern in patterns]
+    found = (text for text, globs in longer if any(cell in globs for cell in cells_of(axes)))
+    return next((f" (did you mean {text!r}?)" for text in found), "")
 
 
 def _misspelt(axes: Axes, patterns: Sequence[str]) -> str:
