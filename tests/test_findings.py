@@ -90,7 +90,8 @@ def test_what_a_page_claims_is_a_known_failure_that_names_it(page: Path) -> None
         return
     assert expected, f"no entry of matrix.yaml has 'finding: {page.stem}'"
     for claim in parsed(page).claims:
-        known = matched(" ".join(entry.cells for entry in expected if entry.stage is claim.stage))
+        named = (entry.cells for entry in expected if entry.stage is claim.stage and entry.says is None)
+        known = matched(" ".join(named))
         said = f"{claim.cells} ({claim.stage.value})"
         assert matched(claim.cells) & known, f"{said} is none of the known failures that name {page.stem}"
 
@@ -102,7 +103,8 @@ NAMED = sorted({entry.finding for loaded in SUITES for entry in loaded.spec.expe
 def test_known_failures_that_name_a_page_are_claimed_there(name: str) -> None:
     assert name in {page.stem for page in PAGES}, f"matrix.yaml has 'finding: {name}', and docs/findings no {name}.md"
     claims = parsed(ROOT / "docs" / "findings" / f"{name}.md").claims
-    for entry in entries(name):
+    # A cause that is known by its words has no cells that a page could list.
+    for entry in (entry for entry in entries(name) if entry.says is None):
         claimed = matched(" ".join(claim.cells for claim in claims if claim.stage is entry.stage))
         assert sorted(matched(entry.cells) - claimed) == []
 

@@ -48,6 +48,7 @@ def recorder(assemble: Assemble, tmp_path: Path) -> Recorder:
     expect = [
         {"cells": "*/dynamic/*", "stage": "LOAD", "reason": "known"},
         {"cells": "*/graph/*", "stage": "LOAD", "reason": "known", "rate": 0.8},
+        {"cells": "*/native/*", "stage": "LOAD", "reason": "no loops", "says": r"\bLoop\b"},
     ]
     return Recorder(suite.load(assemble("runtimes/plain", expect=expect)), Store(tmp_path / "store"), "r")
 
@@ -109,6 +110,24 @@ def test_an_expectation_turns_failures_and_passes_only(
     record = recorder.expect(recorder.record(CELL._replace(path=path), outcome, stage, ""))
     assert record.outcome is becomes
     assert (record.expected == "known") == (becomes in {Outcome.XFAIL, Outcome.XPASS})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage", "reason", "becomes"),
+    [
+        (Outcome.FAIL, Stage.LOAD, "no kernel for Loop", Outcome.XFAIL),
+        (Outcome.FAIL, Stage.LOAD, "no kernel for LoopState", Outcome.FAIL),
+        (Outcome.FAIL, Stage.RUN, "no kernel for Loop", Outcome.FAIL),
+        (Outcome.PASS, None, "", Outcome.PASS),
+        (Outcome.DEGRADED, Stage.RUN, "Loop ran in the framework", Outcome.DEGRADED),
+    ],
+)
+def test_a_cause_is_known_by_what_the_failure_says(
+    recorder: Recorder, outcome: Outcome, stage: Stage | None, reason: str, becomes: Outcome
+) -> None:
+    record = recorder.expect(recorder.record(CELL._replace(path="native"), outcome, stage, reason))
+    assert record.outcome is becomes
+    assert (record.expected == "no loops") == (becomes is Outcome.XFAIL)
 
 
 @pytest.mark.parametrize(

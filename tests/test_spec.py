@@ -442,6 +442,7 @@ WRONG_VALUES = [
     (f"exclude: [{{cells: '{'*a' * 100}', reason: r}}]", "exclude[0].cells: expected at most 8 * and ? and no [] in a glob of fewer than 5 parts"),
     ("exclude: [{cells: '[!a]*', reason: r}]", "exclude[0].cells: expected at most 8 * and ? and no [] in a glob of fewer than 5 parts"),
     ("expect:", "expect: expected a list, got nothing"),
+    ("expect: [{cells: '*', stage: LOAD, reason: r, says: '('}]", "expect[0].says: '(' is no regular expression: missing ), unterminated subpattern at position 0"),
     ("ratings: {deployment: {reach: 0.9}}", "ratings.deployment: expected weights that sum to 1, got 1.5"),
     ("ratings: {cross_platform: {install: -0.5, run: 1.5}}", "ratings.cross_platform.install: expected a number from 0 to 1, got -0.5"),
     ("ratings: {version: 1}", "ratings.version: expected 2, got 1: version 1 did not measure latency and interpreters; take over the weights as they are, or new ones"),
@@ -691,5 +692,6 @@ def test_the_schema_is_json_and_describes_every_key() -> None:
         "link",
         "finding",
         "rate",
+        "says",
         "outcome",
     }

@@ -106,7 +106,7 @@ def explain(
         state=_state(record),
         record=record,
         unplanned=unplanned(cell, axes, exclusions),
-        expectations=tuple(item for item in expectations if item.covers(cell)),
+        expectations=tuple(item for item in expectations if item.covers(cell, record.reason if record else None)),
         works=tuple(item for item in neighbours(cell, found, kinship) if _works(item.record)),
         untried=tuple(item for item in around if item.record is None or item.record.outcome not in CONCLUSIVE),
         elsewhere=tuple(_elsewhere(cell, found.values())),

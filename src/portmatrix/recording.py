@@ -174,12 +174,12 @@ class Recorder:
         """Return the record with what ``matrix.yaml`` expects of its cell taken into account.
 
         A FAIL at the expected stage is XFAIL, at any other stage it stays what it is; a pass is XPASS, unless the cell
-        is known to flip. An expected ERROR stays ERROR, with the reason; where it does not occur there is nothing to
-        say.
+        is known to flip or the entry goes by what a failure says. An expected ERROR stays ERROR, with the reason; where
+        it does not occur there is nothing to say.
         """
         cell = record.id
         for globs, item in self._expected:
-            if cell not in globs:
+            if cell not in globs or not item.explains(record.reason):
                 continue
             if item.outcome == "ERROR":
                 if record.outcome is Outcome.ERROR and record.stage is item.stage:
@@ -187,6 +187,6 @@ class Recorder:
                 continue
             if record.outcome is Outcome.FAIL and record.stage is item.stage:
                 return record.model_copy(update={"outcome": Outcome.XFAIL, "expected": item.reason})
-            if record.outcome in (Outcome.PASS, Outcome.DEGRADED) and item.rate is None:
+            if record.outcome in (Outcome.PASS, Outcome.DEGRADED) and item.rate is None and item.says is None:
                 return record.model_copy(update={"outcome": Outcome.XPASS, "expected": item.reason})
         return record

@@ -116,6 +116,22 @@ CellGlob = Annotated[
 ]
 
 
+def _expression(text: str) -> str:
+    """Return ``text``; raises ``ValueError`` unless it is a regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{shown(text)} is no regular expression: {error}") from error
+    return text
+
+
+Expression = Annotated[
+    str,
+    Field(pattern=r"\S", max_length=256, description="a regular expression of Python's"),
+    AfterValidator(_expression),
+]
+
+
 class _Part(Frozen):
     """Part of the file; its numbers are finite."""
 
@@ -261,6 +277,9 @@ class Expectation(_Part):
     ``finding`` names a page of ``docs/findings/`` that reduces it to a few lines. ``rate`` is for cells that flip: the
     share of attempts that were seen to fail. Where such a cell passes, that is no reason to remove the entry.
 
+    ``says`` is for a cause of which nobody can list the cells: it is looked for in the reason of a failure, and where
+    it is not found the entry is not about this cell. It foretells nothing: that a cell passes is no surprise.
+
     With ``outcome: ERROR`` it is a known fault of what stands between us and the target (an emulator): the cells may
     end in ERROR at this stage without turning the run red. They stay ERROR, for of the target it says nothing; and
     where the fault is not there (another version of the emulator) they are what they are.
@@ -272,11 +291,19 @@ class Expectation(_Part):
     link: Link | None = None
     finding: Name | None = None
     rate: Annotated[float, Field(gt=0, lt=1, description="a share between 0 and 1")] | None = None
+    says: Expression | None = None
     outcome: Literal["FAIL", "ERROR"] = "FAIL"
 
-    def covers(self, cell: CellId) -> bool:
-        """Return whether this entry is about ``cell``; upper and lower case differ, and ``*`` also spans ``/``."""
-        return cell in Globs([self.cells])
+    def covers(self, cell: CellId, reason: str | None = None) -> bool:
+        """Return whether this entry is about ``cell``, which failed for ``reason`` (None: it is not known to have).
+
+        Upper and lower case differ, and ``*`` also spans ``/``.
+        """
+        return cell in Globs([self.cells]) and self.explains(reason)
+
+    def explains(self, reason: str | None) -> bool:
+        """Return whether the entry may be about a failure with that ``reason``, or about none (None)."""
+        return self.says is None or (reason is not None and re.search(self.says, reason) is not None)
 
 
 class Exclusion(_Part):

@@ -62,7 +62,7 @@ def planned() -> frozenset[tuple[str, str, str]]:
 
 def expected(cell: CellId, failure: Failure) -> bool:
     """Return whether ``matrix.yaml`` expects this cell to fail at this stage."""
-    return any(item.covers(cell) and item.stage is failure.stage for item in SUITE.spec.expect)
+    return any(item.covers(cell, failure.reason) and item.stage is failure.stage for item in SUITE.spec.expect)
 
 
 def limits(seconds: float, spec: EnvironmentSpec) -> Limits:

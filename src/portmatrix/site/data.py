@@ -213,7 +213,7 @@ def _details(
     if record.outcome in (Outcome.FAIL, Outcome.XFAIL):
         beside["blamed"] = blame_in_words(record)
     if record.outcome not in (Outcome.PASS, Outcome.DEGRADED):
-        covering = [item for globs, item in expectations if globs.match(record.cell)]
+        covering = [item for globs, item in expectations if globs.match(record.cell) and item.explains(record.reason)]
         beside["foretold"] = [[item.outcome, item.stage.value, item.reason, item.link or ""] for item in covering]
     if context.base is not None:
         beside["base"] = _base(record, context.base.get(record.cell), change)
