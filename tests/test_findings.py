@@ -86,7 +86,7 @@ def entries(name: str) -> list[Expectation]:
 def test_what_a_page_claims_is_a_known_failure_that_names_it(page: Path) -> None:
     expected = entries(page.stem)
     if not parsed(page).claims:
-        assert not expected
+        assert not [entry for entry in expected if entry.says is None]
         return
     assert expected, f"no entry of matrix.yaml has 'finding: {page.stem}'"
     for claim in parsed(page).claims:
