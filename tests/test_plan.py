@@ -287,6 +287,17 @@ def test_a_glob_that_names_path_runtime_and_target_asks_for_what_was_not_chosen(
     assert len(chosen("*/linux-x86_64")) == len(chosen()) / 2
 
 
+@pytest.mark.parametrize("within", [(), ("torch/mlp/*",)])
+def test_beyond_the_bounds_of_a_target_a_choice_is_made_too(within: tuple[str, ...]) -> None:
+    bounded = VARIED._replace(bounds={"macos-arm64": within})
+    belongs = {cell for cell in belonging(bounded) if cell.target == "macos-arm64"}
+    found = plan(bounded, [], Selection(("*/macos-arm64",))).cells
+    everything = plan(bounded, [], Selection(("*/macos-arm64",), full=True)).cells
+    assert belongs <= set(found) < set(everything)
+    assert met(found) == met(everything)
+    assert len(plan(bounded, [], Selection(("*/*/onnx+{fp16,int8}/iree/macos-arm64",))).cells) == 4
+
+
 def test_nothing_but_cells_that_were_not_chosen_says_how_to_take_them() -> None:
     left_out = CellId.parse(min(spared(VARIED)))
     with pytest.raises(NothingSelected, match=r"left out by the pairwise choice, such as .*add --full"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from portmatrix.errors import NothingSelected, UserError, nearest
@@ -117,6 +117,19 @@ def _chosen(points: tuple[Point, ...], given: frozenset[Point]) -> frozenset[int
     return frozenset(covering(points, given))
 
 
+def _unchosen(axes: Axes, unbounded: Collection[str]) -> frozenset[str]:
+    """Return what no pairwise choice takes: that within the bounds, and for ``unbounded`` targets one without any."""
+    left = spared(axes)
+    if not axes.pairwise or not unbounded:
+        return left
+    bounds = {target: Globs(globs) for target, globs in axes.bounds.items() if target in unbounded}
+    open_axes = axes._replace(
+        targets=tuple(bounds), bounds={}, takers=axes.takers and {pair for pair in axes.takers if pair[1] in bounds}
+    )
+    beyond = (cell for cell in map(CellId.parse, spared(open_axes)) if cell not in bounds[cell.target])
+    return left | frozenset(map(str, beyond))
+
+
 def _point(axes: Axes, cell: CellId) -> Point:
     usual = (f"{cell.framework}/{cell.path}",)
     return (*axes.traits.get((cell.framework, cell.path), usual), cell.model, cell.runtime)
@@ -136,16 +149,16 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
     """Return the plan for a selection.
 
     ``exclusions`` are pairs of glob and reason. What lies beyond the bounds of a target is planned only where a glob
-    of the selection ends in the target's name: to name a target is to ask for all of it. What was not chosen is planned
+    of the selection ends in the target's name; of that, too, a pairwise choice is made. What was not chosen is planned
     where a glob names its path, its runtime and its target. Shards part the trained models, not the cells, so that no
     two shards train the same one. Raises ``NothingSelected`` if no cell is left, naming what would have matched.
     """
     take = Globs(selection.take) if selection.take else None
     leave = Globs(selection.leave) if selection.leave else None
     excluded = [(Globs([pattern]), why) for pattern, why in exclusions]
-    bounds = {target: Globs(globs) for target, globs in axes.bounds.items()}
     named, exact = _naming(selection.take, axes.bounds), _naming_exactly(selection.take)
-    beyond = frozenset() if selection.full else spared(axes)
+    bounds = {target: Globs([*globs, *named.get(target, ())]) for target, globs in axes.bounds.items()}
+    beyond = frozenset() if selection.full else _unchosen(axes, named.keys())
     globs = bool(take or leave or excluded or bounds or beyond)
     number, count = selection.shard
     cells: list[CellId] = []
@@ -159,7 +172,7 @@ def plan(axes: Axes, exclusions: Sequence[tuple[str, str]], selection: Selection
         if leave is not None and leave.match(text):
             continue
         within = bounds.get(cell.target)
-        if within is not None and not within.match(text) and not named[cell.target].match(text):
+        if within is not None and not within.match(text):
             continue
         if text in beyond and not exact.match(text):
             continue
@@ -199,10 +212,11 @@ def exactly(axes: Axes, exclusions: Sequence[tuple[str, str]], wanted: Iterable[
     return planned, sorted(left)
 
 
-def _naming(patterns: Sequence[str], targets: Iterable[str]) -> dict[str, Globs]:
-    """Return for each target the globs that end in its name, and so ask for all that they match of it."""
+def _naming(patterns: Sequence[str], targets: Iterable[str]) -> dict[str, list[str]]:
+    """Return the globs that end in the name of a target, by target: they ask for what is beyond its bounds."""
     single = [glob for pattern in patterns for glob in expand(pattern)]
-    return {target: Globs([glob for glob in single if glob.endswith(f"/{target}")]) for target in targets}
+    naming = {target: [glob for glob in single if glob.endswith(f"/{target}")] for target in targets}
+    return {target: globs for target, globs in naming.items() if globs}
 
 
 def _naming_exactly(patterns: Sequence[str]) -> Globs:

@@ -28,11 +28,16 @@ def roads(name: str, form: str, model: str = MODEL) -> list[CellId]:
     They come from the exporters that are under test too, if one of them makes the format, and from all otherwise.
     """
     exporters = SUITE.plugins.exporters
-    found = [
-        cell
-        for cell in cells(f"*/{model}/*/{name}/{home_of(SUITE.plugins.runtimes[name])}").cells
-        if cell.runtime == name and exporters[cell.framework].paths[cell.path].format == form
-    ]
+    home = home_of(SUITE.plugins.runtimes[name])
+    # What belongs to the matrix, or where nothing of that does, what else there is on the target.
+    for globs in (f"*/{model}/*/{name}/*", f"*/{model}/*/{name}/{home}"):
+        found = [
+            cell
+            for cell in cells(globs).cells
+            if (cell.runtime, cell.target) == (name, home) and exporters[cell.framework].paths[cell.path].format == form
+        ]
+        if found:
+            break
     tested = chosen("exporters", exporters)
     return [cell for cell in found if cell.framework in tested] or found
 
