@@ -56,6 +56,10 @@ def test_it_runs_the_command_line(name: str, command: str) -> None:
     assert f"commands = {command}\n" in told
 
 
+def test_which_plugins_are_put_to_the_test_reaches_the_tests() -> None:
+    assert "PORTMATRIX_TEST_PLUGINS" in tox(ROOT, "config", "-e", "conformance", "-k", "pass_env").split()
+
+
 def test_a_new_file_is_a_new_environment(tmp_path: Path) -> None:
     for name in ("tox.ini", "toxfile.py"):
         shutil.copyfile(ROOT / name, tmp_path / name)
