@@ -99,9 +99,8 @@ def test_what_was_reduced_once_is_not_reduced_again_until_the_plugin_changes(
     first = run_matrix(root, "*/native+*").only()
     assert run_matrix(root, "*/native+*").only().reused
     plugin = root / "precisions" / "rounded.py"
-    plugin.write_text(
-        plugin.read_text().replace("numpy.float16", "numpy.single")
-    )  # of another length: Python may not look closer
+    # A text of another length: Python may not look closer.
+    plugin.write_text(plugin.read_text().replace("numpy.float16", "numpy.single"))
     again = run_matrix(root, "*/native+*").only()
     assert not again.reused
     assert again.bundle != first.bundle
